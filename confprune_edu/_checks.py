@@ -1,0 +1,76 @@
+"""The front door: every refusal of a number or an array names the argument, what it got and what it may be."""
+
+from numbers import Integral, Real
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+
+def number(value: Any, name: str, low: float = 0.0, high: float = 1.0) -> float:
+    """`value` as a float strictly between `low` and `high`."""
+    if isinstance(value, np.ndarray) and value.ndim == 0:
+        value = value[()]
+    if isinstance(value, (bool, np.bool_)) or not isinstance(value, Real):
+        raise TypeError(f"{name} must be a number in ({low:g}, {high:g}), got {value!r}")
+    if not low < value < high:
+        raise ValueError(f"{name} must lie strictly between {low:g} and {high:g}, got {value!r}")
+    return float(value)
+
+
+def positive_int(value: Any, name: str) -> int:
+    """`value` as an int that is at least 1."""
+    if isinstance(value, (bool, np.bool_)) or not isinstance(value, Integral):
+        raise TypeError(f"{name} must be an integer of at least 1, got {value!r}")
+    if value < 1:
+        raise ValueError(f"{name} must be at least 1, got {value!r}")
+    return int(value)
+
+
+def choice(value: Any, name: str, options: Any) -> str:
+    """`value`, one of the names in `options`."""
+    if not isinstance(value, str) or value not in options:
+        raise ValueError(f"{name} must be one of {', '.join(options)}; got {value!r}")
+    return value
+
+
+def numeric(values: Any, name: str) -> NDArray[Any]:
+    """`values` as a bool, integer or float array without NaN or infinity."""
+    array = np.asarray(values)
+    if array.dtype.kind not in "biuf":
+        raise TypeError(f"{name} must hold numbers, got an array of dtype {array.dtype}")
+    if array.dtype.kind == "f" and not np.isfinite(array).all():
+        bad = np.argwhere(~np.isfinite(array))[0].tolist()
+        raise ValueError(f"{name} must be finite, got {array[tuple(bad)]} at position {bad}")
+    return array
+
+
+def within(array: NDArray[Any], name: str, low: float, high: float) -> NDArray[Any]:
+    """`array`, all of whose entries lie in [low, high]."""
+    if array.size and (array.min() < low or array.max() > high):
+        bad = np.argwhere((array < low) | (array > high))[0].tolist()
+        raise ValueError(f"{name} must lie in [{low:g}, {high:g}], got {array[tuple(bad)]} at position {bad}")
+    return array
+
+
+def losses(values: Any, low: float = 0.0, high: float = 1.0, ndim: tuple[int, ...] = (1, 2)) -> NDArray[Any]:
+    """`values` as a loss array, (n,) or (n, m), with n >= 1 examples and entries in [low, high]."""
+    array = numeric(values, "losses")
+    if array.ndim not in ndim:
+        shapes = " or ".join(("()", "(n,)", "(n, m)")[d] for d in ndim)
+        raise ValueError(f"losses must have shape {shapes}, got {array.shape}")
+    if array.size == 0:
+        raise ValueError(f"losses must hold at least one example and one candidate, got shape {array.shape}")
+    return within(array, "losses", low, high)
+
+
+def ratios(values: Any) -> NDArray[np.float64]:
+    """`values` as a pruning grid, (m,) float64, strictly increasing in [0, 1)."""
+    array = numeric(values, "ratios").astype(np.float64)
+    if array.ndim != 1 or array.size == 0:
+        raise ValueError(f"ratios must be a non-empty list of pruning ratios, got shape {array.shape}")
+    if array.min() < 0 or array.max() >= 1:
+        raise ValueError(f"ratios must lie in [0, 1), got {array.min():g} to {array.max():g}")
+    if (np.diff(array) <= 0).any():
+        raise ValueError("ratios must be strictly increasing, from gentle to aggressive, before any loss is seen")
+    return array

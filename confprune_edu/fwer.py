@@ -1,0 +1,204 @@
+"""Many tests, one budget: which hypotheses may be rejected so that P[any false rejection] <= delta.
+
+Every procedure takes p-values of shape (m,), or (trials, m) treated row by row, and the budget delta; it returns a bool
+mask `rejected` of the same shape. Rejecting H_j: risk_j > alpha certifies candidate j. All hold for any dependence between
+the p-values, except that an order, weights or starting points must be fixed before the losses are seen.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from confprune_edu import _checks
+
+Bools = NDArray[np.bool_]
+
+
+def bonferroni(p_values: ArrayLike, delta: float) -> Bools:
+    """Reject every p-value that is at most delta / m: the budget in equal shares.
+
+    Parameters
+    ----------
+    p_values : float array, shape (m,) or (trials, m), in [0, 1]
+        One p-value a hypothesis; rows are independent repetitions.
+    delta : float in (0, 1)
+        Tolerated probability of any false rejection in a row.
+
+    Returns
+    -------
+    rejected : bool array, the shape of `p_values`; True means "certified".
+
+    Raises
+    ------
+    TypeError, ValueError
+        A p-value outside [0, 1] or NaN, no p-value, or `delta` outside (0, 1).
+
+    Source: Dunn (1961).
+
+    >>> bonferroni([0.01, 0.04, 0.03, 0.5], delta=0.1).tolist()
+    [True, False, False, False]
+    """
+    p, delta = _arguments(p_values, delta)
+    return p <= delta / p.shape[-1]
+
+
+def holm(p_values: ArrayLike, delta: float) -> Bools:
+    """Bonferroni that spends the share of every rejected hypothesis again; never rejects less.
+
+    The i-th smallest of m p-values may be as large as delta / (m - i + 1), until one fails.
+    Parameters, return value and errors as in `bonferroni`.
+
+    Source: Holm (1979).
+
+    >>> holm([0.01, 0.04, 0.03, 0.5], delta=0.1).tolist()
+    [True, True, True, False]
+    """
+    p, delta = _arguments(p_values, delta)
+    m = p.shape[-1]
+    ascending = np.sort(p, axis=-1)
+    passed = np.logical_and.accumulate(ascending <= delta / np.arange(m, 0, -1), axis=-1)
+    last = passed.sum(axis=-1, keepdims=True) - 1
+    largest = np.take_along_axis(ascending, np.maximum(last, 0), axis=-1)
+    return (p <= largest) & (last >= 0)
+
+
+def fixed_sequence(p_values: ArrayLike, delta: float) -> Bools:
+    """Test in the given order, each at the full delta, and stop at the first failure.
+
+    The order is that of `p_values` and must be fixed beforehand (gentle to aggressive, say), never read off the losses:
+    then a false rejection needs the first true hypothesis to be rejected, which happens with probability at most delta.
+    Parameters, return value and errors as in `bonferroni`.
+
+    Source: Maurer, Hothorn and Lehmacher (1995); Learn then Test, arXiv 2110.01052, section 3.2.
+
+    >>> fixed_sequence([0.01, 0.04, 0.2, 0.03], delta=0.1).tolist()
+    [True, True, False, False]
+    """
+    p, delta = _arguments(p_values, delta)
+    return np.logical_and.accumulate(p <= delta, axis=-1)
+
+
+def multi_start(p_values: ArrayLike, delta: float, starts: Sequence[int]) -> Bools:
+    """Fixed sequences from several starting points, each with its own share delta / len(starts).
+
+    A chain runs from its start to its first failure (or the end), also through later starts. Useful where the risk dips,
+    so that a failure at the beginning does not end everything.
+
+    Parameters
+    ----------
+    p_values, delta
+        As in `bonferroni`.
+    starts : sequence of int, each in 0..m-1, no two equal
+        Positions where the chains begin, fixed before the losses are seen.
+
+    Returns
+    -------
+    rejected : bool array, the shape of `p_values`; True means "certified".
+
+    Raises
+    ------
+    TypeError, ValueError
+        As in `bonferroni`; `starts` empty, repeated or out of range.
+
+    Source: Learn then Test, arXiv 2110.01052, algorithm 1.
+
+    >>> multi_start([0.3, 0.01, 0.04, 0.2], delta=0.1, starts=[0, 1]).tolist()
+    [False, True, True, False]
+    """
+    p, delta = _arguments(p_values, delta)
+    first = _starts(starts, p.shape[-1])
+    small = p <= delta / len(first)
+    rejected = np.zeros(p.shape, dtype=bool)
+    for start in first:
+        rejected[..., start:] |= np.logical_and.accumulate(small[..., start:], axis=-1)
+    return rejected
+
+
+def graphical(p_values: ArrayLike, delta: float, weights: ArrayLike, transitions: ArrayLike) -> Bools:
+    """Budget that flows: hypothesis j holds weights[j] * delta, and leaves it to others when it is rejected.
+
+    Equal weights that pass on in equal shares give Holm; all weight on the first of a chain gives the fixed sequence.
+
+    Parameters
+    ----------
+    p_values, delta
+        As in `bonferroni`.
+    weights : float array, shape (m,), >= 0, sum at most 1
+        Share of delta that each hypothesis holds at the beginning.
+    transitions : float array, shape (m, m), >= 0, zero diagonal, rows sum to at most 1
+        transitions[j, k]: fraction of j's budget that goes to k once j is rejected.
+
+    Returns
+    -------
+    rejected : bool array, the shape of `p_values`; True means "certified".
+
+    Raises
+    ------
+    TypeError, ValueError
+        As in `bonferroni`; weights or transitions of a wrong shape or outside these ranges.
+
+    Source: Bretz, Maurer, Brannath and Posch (2009), algorithm 1.
+
+    >>> graphical([0.04, 0.01, 0.2], delta=0.1, weights=[1, 0, 0], transitions=[[0, 1, 0], [0, 0, 1], [0, 0, 0]]).tolist()
+    [True, True, False]
+    """
+    p, delta = _arguments(p_values, delta)
+    w, g = _graph(weights, transitions, p.shape[-1])
+    rows = [_graphical_row(row, delta, w.copy(), g.copy()) for row in p.reshape(-1, p.shape[-1])]
+    return np.array(rows).reshape(p.shape)
+
+
+PROCEDURES: dict[str, Callable[..., Bools]] = {f.__name__: f for f in (bonferroni, holm, fixed_sequence)}
+
+
+def _arguments(p_values: ArrayLike, delta: float) -> tuple[NDArray[np.float64], float]:
+    delta = _checks.number(delta, "delta")
+    p = _checks.numeric(p_values, "p_values").astype(np.float64, copy=False)
+    if p.ndim not in (1, 2) or p.shape[-1] == 0:
+        raise ValueError(f"p_values must have shape (m,) or (trials, m) with m >= 1, got {p.shape}")
+    return _checks.within(p, "p_values", 0, 1), delta
+
+
+def _starts(starts: Sequence[int], m: int) -> list[int]:
+    array = _checks.numeric(starts, "starts")
+    if array.ndim != 1 or array.size == 0 or array.dtype.kind not in "iu":
+        raise ValueError(f"starts must be a non-empty list of positions in 0..{m - 1}, got {starts!r}")
+    if len(np.unique(array)) < array.size:
+        raise ValueError(f"starts must not repeat a position, got {starts!r}")
+    return _checks.within(array, "starts", 0, m - 1).tolist()
+
+
+def _graph(weights: ArrayLike, transitions: ArrayLike, m: int) -> tuple[NDArray[Any], NDArray[Any]]:
+    w = _checks.within(_checks.numeric(weights, "weights").astype(np.float64), "weights", 0, 1)
+    g = _checks.within(_checks.numeric(transitions, "transitions").astype(np.float64), "transitions", 0, 1)
+    if w.shape != (m,) or g.shape != (m, m):
+        raise ValueError(f"weights and transitions must have shapes ({m},) and ({m}, {m}), got {w.shape} and {g.shape}")
+    if w.sum() > 1 + _SLACK or g.sum(axis=1).max() > 1 + _SLACK:
+        raise ValueError(
+            f"weights and each row of transitions may sum to 1 at most, got {w.sum():g} and {g.sum(axis=1).max():g}"
+        )
+    if np.diag(g).any():
+        raise ValueError(f"transitions must have a zero diagonal, got {np.diag(g).tolist()}")
+    return w, g
+
+
+_SLACK = 1e-12  # a third plus two sixths is two thirds only up to rounding
+
+
+def _graphical_row(p: NDArray[Any], delta: float, w: NDArray[Any], g: NDArray[Any]) -> Bools:
+    """Algorithm 1 on one row; `w` and `g` are used up."""
+    rejected = np.zeros(len(p), dtype=bool)
+    while True:
+        open_now = ~rejected & (p <= w * delta * (1 + _SLACK)) & (w > 0)
+        if not open_now.any():
+            return rejected
+        j = int(np.argmax(open_now))  # which one goes first does not change the result
+        rejected[j] = True
+        w += w[j] * g[j]
+        loop = g[:, j] * g[j]  # what returns to its sender through j
+        g += np.outer(g[:, j], g[j])
+        g /= np.where(loop < 1, 1 - loop, np.inf)[:, None]
+        g[np.diag_indices_from(g)] = 0
+        w[j], g[j], g[:, j] = 0, 0, 0
