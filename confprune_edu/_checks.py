@@ -13,7 +13,7 @@ def number(value: Any, name: str, low: float = 0.0, high: float = 1.0) -> float:
         value = value[()]
     if isinstance(value, (bool, np.bool_)) or not isinstance(value, Real):
         raise TypeError(f"{name} must be a number in ({low:g}, {high:g}), got {value!r}")
-    if not low < value < high:
+    if not low < float(value) < high:
         raise ValueError(f"{name} must lie strictly between {low:g} and {high:g}, got {value!r}")
     return float(value)
 
@@ -53,15 +53,17 @@ def within(array: NDArray[Any], name: str, low: float, high: float) -> NDArray[A
     return array
 
 
-def losses(values: Any, low: float = 0.0, high: float = 1.0, ndim: tuple[int, ...] = (1, 2)) -> NDArray[Any]:
+def losses(
+    values: Any, low: float = 0.0, high: float = 1.0, ndim: tuple[int, ...] = (1, 2), name: str = "losses"
+) -> NDArray[Any]:
     """`values` as a loss array, (n,) or (n, m), with n >= 1 examples and entries in [low, high]."""
-    array = numeric(values, "losses")
+    array = numeric(values, name)
     if array.ndim not in ndim:
         shapes = " or ".join(("()", "(n,)", "(n, m)")[d] for d in ndim)
-        raise ValueError(f"losses must have shape {shapes}, got {array.shape}")
+        raise ValueError(f"{name} must have shape {shapes}, got {array.shape}")
     if array.size == 0:
-        raise ValueError(f"losses must hold at least one example and one candidate, got shape {array.shape}")
-    return within(array, "losses", low, high)
+        raise ValueError(f"{name} must hold at least one example and one candidate, got shape {array.shape}")
+    return within(array, name, low, high)
 
 
 def ratios(values: Any) -> NDArray[np.float64]:

@@ -1,8 +1,8 @@
 """Many tests, one budget: which hypotheses may be rejected so that P[any false rejection] <= delta.
 
-Every procedure takes p-values of shape (m,), or (trials, m) treated row by row, and the budget delta; it returns a bool
-mask `rejected` of the same shape. Rejecting H_j: risk_j > alpha certifies candidate j. All hold for any dependence between
-the p-values, except that an order, weights or starting points must be fixed before the losses are seen.
+Every procedure takes p-values of shape (m,), or (trials, m) treated row by row, and the budget delta; it returns a
+bool mask `rejected` of the same shape. Rejecting H_j: risk_j > alpha certifies candidate j. All hold for any dependence
+between the p-values; an order, weights or starting points must be fixed before the losses are seen.
 """
 
 from collections.abc import Callable, Sequence
@@ -83,8 +83,8 @@ def fixed_sequence(p_values: ArrayLike, delta: float) -> Bools:
 def multi_start(p_values: ArrayLike, delta: float, starts: Sequence[int]) -> Bools:
     """Fixed sequences from several starting points, each with its own share delta / len(starts).
 
-    A chain runs from its start to its first failure (or the end), also through later starts. Useful where the risk dips,
-    so that a failure at the beginning does not end everything.
+    A chain runs from its start to its first failure (or the end), also through later starts. Useful where the risk
+    dips, so that a failure at the beginning does not end everything.
 
     Parameters
     ----------
@@ -141,7 +141,8 @@ def graphical(p_values: ArrayLike, delta: float, weights: ArrayLike, transitions
 
     Source: Bretz, Maurer, Brannath and Posch (2009), algorithm 1.
 
-    >>> graphical([0.04, 0.01, 0.2], delta=0.1, weights=[1, 0, 0], transitions=[[0, 1, 0], [0, 0, 1], [0, 0, 0]]).tolist()
+    >>> chain = [[0, 1, 0], [0, 0, 1], [0, 0, 0]]
+    >>> graphical([0.04, 0.01, 0.2], delta=0.1, weights=[1, 0, 0], transitions=chain).tolist()
     [True, True, False]
     """
     p, delta = _arguments(p_values, delta)
@@ -150,7 +151,17 @@ def graphical(p_values: ArrayLike, delta: float, weights: ArrayLike, transitions
     return np.array(rows).reshape(p.shape)
 
 
+Procedure = str | Callable[[NDArray[np.float64], float], Bools]
 PROCEDURES: dict[str, Callable[..., Bools]] = {f.__name__: f for f in (bonferroni, holm, fixed_sequence)}
+
+
+def named(procedure: Procedure) -> Callable[[NDArray[np.float64], float], Bools]:
+    """The function behind a name of `PROCEDURES`; a function (p_values, delta) -> rejected is its own answer.
+
+    >>> named("holm")([0.01, 0.2], 0.1).tolist()
+    [True, False]
+    """
+    return procedure if callable(procedure) else PROCEDURES[_checks.choice(procedure, "procedure", PROCEDURES)]
 
 
 def _arguments(p_values: ArrayLike, delta: float) -> tuple[NDArray[np.float64], float]:

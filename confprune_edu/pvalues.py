@@ -1,8 +1,8 @@
 """Evidence against "risk > alpha" from the losses of n calibration examples.
 
 Every function here returns p-values: small means "certified safe". For i.i.d. losses in [0, 1] with mean above alpha,
-P[p <= u] <= u for every u in (0, 1) at every n; `clt`, kept for contrast, holds only asymptotically, and `binomial` needs
-0/1 losses. All but `betting` and `clt` see the losses only through their sum.
+P[p <= u] <= u for every u in (0, 1) at every n; `clt`, kept for contrast, holds only asymptotically, and `binomial`
+needs 0/1 losses. All but `betting` and `clt` see the losses only through their sum.
 """
 
 from collections.abc import Callable
@@ -137,7 +137,7 @@ def tight(loss_sum: ArrayLike, n: int, alpha: float) -> Floats:
 def binomial(loss_sum: ArrayLike, n: int, alpha: float) -> Floats:
     """P-value of H: risk > alpha from 0/1 losses; small means "certified safe".
 
-    P[Bin(n, alpha) <= loss_sum]: how often a model whose risk is exactly alpha would err so rarely. Exact, not asymptotic.
+    P[Bin(n, alpha) <= loss_sum]: how often a model whose risk is exactly alpha would err so rarely. Exact at every n.
 
     Parameters
     ----------
@@ -175,14 +175,14 @@ def betting(losses: ArrayLike, alpha: float) -> Floats:
 
     Before loss t the gambler stakes w_t >= 0 on "it will be below alpha", and his wealth is multiplied by
     1 + w_t (alpha - L_t). If the risk exceeds alpha he can not expect to win, whatever the stakes, so that
-    1 / (his largest wealth so far) is a p-value (Ville's inequality). The stake is the one that is best for a win of 20 to 1
-    after n rounds at the variance seen so far, at most 3/4 of all he may stake; the first rounds lean on five imagined
-    examples with mean alpha.
+    1 / (his largest wealth so far) is a p-value (Ville's inequality). The stake is the one that is best for a win of
+    20 to 1 after n rounds at the variance seen so far, at most 3/4 of all he may stake; the first rounds lean on five
+    imagined examples with mean alpha.
 
     Parameters
     ----------
     losses : bool, int or float array, shape (n,) or (n, m), in [0, 1]
-        The losses themselves, n >= 1 examples in an order that does not depend on them (random, say: not sorted by class).
+        The losses of n >= 1 examples, in an order that does not depend on them (random, say: not sorted by class).
     alpha : float in (0, 1)
         Tolerated risk, as a fraction.
 
@@ -293,6 +293,17 @@ def loss_sums(losses: NDArray[Any], counts: bool = False) -> NDArray[Any]:
     return np.rint(total).astype(np.int64)
 
 
+def rescale(losses: NDArray[Any], alpha: float, low: float, high: float) -> tuple[NDArray[Any], float]:
+    """Losses and alpha of the range [low, high], moved to [0, 1] together.
+
+    >>> rescale(np.array([-1, 0, 1]), 0.1, -1, 1)
+    (array([0. , 0.5, 1. ]), 0.55)
+    """
+    if (low, high) == (0, 1):
+        return losses, alpha
+    return (losses - low) / (high - low), (alpha - low) / (high - low)
+
+
 def _arguments(loss_sum: ArrayLike, n: int, alpha: float) -> tuple[NDArray[Any], int, float]:
     """Checked (loss_sum, n, alpha): sums near an integer are that integer, and counts have integer type."""
     n, alpha = _checks.positive_int(n, "n"), _checks.number(alpha, "alpha")
@@ -336,7 +347,7 @@ def _turning_points(hinge: Floats, cdf: Floats) -> Floats:
     """E[B | B <= c] for c = 1..n: the best c for a sum s is the first one above s where this reaches s.
 
     Adding 1 to c lowers E(c - B)+ / (c - s) exactly while s > c - E(c - B)+ / P[B <= c], and the right-hand side is
-    E[B | B <= c], which increases with c. Where P[B <= c] underflows any larger c is valid too, so none is chosen there.
+    E[B | B <= c], which increases with c. Where P[B <= c] underflows, any larger c is valid too: none is chosen there.
     """
     c = np.arange(1, len(hinge) + 1)
     return np.where(cdf > 0, c - hinge / np.where(cdf > 0, cdf, 1), -np.inf)

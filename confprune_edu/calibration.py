@@ -1,0 +1,397 @@
+"""The method in one call: losses, p-values, stop rule, and the largest certified pruning ratio.
+
+1. losses: L_ij, example i under the model pruned to ratio_j, for a grid fixed beforehand, gentle to aggressive;
+2. p-values: p_j, evidence against H_j: R(ratio_j) > alpha;
+3. stop rule: a procedure of `fwer` rejects some H_j, with P[any false rejection] <= delta.
+
+The answer is the largest ratio whose H_j is rejected, or None.
+"""
+
+import functools
+import hashlib
+import html
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import ArrayLike, NDArray
+from torch import Tensor, nn
+
+from confprune_edu import _checks, evaluation, fwer, pruning, pvalues
+
+RATIOS = tuple(j / 100 for j in range(100))  # the default grid: 0, 1, ..., 99 per cent
+SCHEMA, VERSION = "confprune_edu.Calibration", 1
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Calibration:
+    """A certificate: how far the model may be pruned, and all that the claim rests on.
+
+    With probability at least 1 - delta over the draw of the calibration examples, every ratio marked in `rejected` has
+    risk at most alpha; `ratio` is the largest of them. The claim is about new examples from the law of the calibration
+    examples (i.i.d.), and about the function that was evaluated.
+
+    Attributes
+    ----------
+    ratio : float or None
+        Largest certified ratio; None if nothing was certified.
+    rejected : bool array, shape (m,)
+        True where H_j: risk_j > alpha was rejected, that is, where ratios[j] is certified.
+    p_values, loss_means : float64 arrays, shape (m,)
+        NaN where the lazy fixed sequence stopped before: those ratios were not evaluated.
+    ratios : float64 array, shape (m,)
+    alpha, delta : float
+        Tolerated risk, in the units of the loss; tolerated probability of any false certificate.
+    n : int
+        Calibration examples.
+    p_value, procedure, loss : str
+        What was used, by name.
+    loss_range : (float, float)
+        Range of the loss; p-values are computed from losses and alpha rescaled to [0, 1].
+    model_sha256 : str or None
+        Fingerprint of the calibrated network's parameters and buffers; None if only losses were seen.
+    criterion, finished : str, bool
+        "magnitude", "custom" or "unknown"; whether a `finish` was part of the family.
+    """
+
+    ratio: float | None
+    rejected: NDArray[np.bool_]
+    p_values: NDArray[np.float64]
+    loss_means: NDArray[np.float64]
+    ratios: NDArray[np.float64]
+    alpha: float
+    delta: float
+    n: int
+    p_value: str
+    procedure: str
+    loss: str = "loss"
+    loss_range: tuple[float, float] = (0.0, 1.0)
+    model_sha256: str | None = None
+    criterion: str = "unknown"
+    finished: bool = False
+    scores: Mapping[str, Tensor] | None = field(default=None)
+    finish: pruning.Finish | None = field(default=None)
+
+    def prune(
+        self,
+        model: nn.Module,
+        scores: Mapping[str, Tensor] | None = None,
+        finish: pruning.Finish | None = None,
+    ) -> nn.Module:
+        """The certified network: a copy of `model` pruned to `ratio`, finished as it was evaluated, in eval mode.
+
+        `scores` and `finish` are remembered by `calibrate`; give them again for a certificate read from JSON or made by
+        `calibrate_losses` from a table that used them.
+
+        Raises
+        ------
+        ValueError
+            Nothing was certified; `model` is not the one that was calibrated; custom scores or `finish` are missing.
+        """
+        if self.ratio is None:
+            raise ValueError("nothing was certified: there is no certified network")
+        if self.model_sha256 not in (None, fingerprint(model)):
+            raise ValueError("model is not the one that was calibrated: its weights, buffers or dtype differ")
+        scores, finish = scores or self.scores, finish or self.finish
+        if (self.criterion == "custom" and scores is None) or (self.finished and finish is None):
+            raise ValueError("this certificate used custom scores or a finish: prune(model, scores, finish) needs them")
+        return next(pruning.family(model, [self.ratio], scores, finish)).eval()
+
+    def plot(self, **options: Any) -> Any:
+        """Risk and p-values against the ratio, see `plots.calibration`."""
+        from confprune_edu import plots
+
+        return plots.calibration(self, **options)
+
+    def to_json(self) -> str:
+        """The certificate as JSON text, with a schema version; `from_json` reads it back. NaN becomes null."""
+        record: dict[str, Any] = {"schema": SCHEMA, "version": VERSION}
+        for name in _JSON_FIELDS:
+            value = getattr(self, name)
+            record[name] = _nulls(value) if isinstance(value, np.ndarray) else value
+        return json.dumps(record, indent=1, allow_nan=False)
+
+    @classmethod
+    def from_json(cls, text: str) -> "Calibration":
+        """Read the text of `to_json`; ValueError names what is wrong with it."""
+        try:
+            record = json.loads(text)
+        except json.JSONDecodeError as problem:
+            raise ValueError(f"not a calibration record: {problem}") from None
+        if not isinstance(record, dict) or (record.get("schema"), record.get("version")) != (SCHEMA, VERSION):
+            found = (record.get("schema"), record.get("version")) if isinstance(record, dict) else type(record).__name__
+            raise ValueError(f"not a calibration record of schema {SCHEMA}, version {VERSION}: got {found}")
+        values = {name: record[name] for name in _JSON_FIELDS if name in record}
+        if missing := [name for name in _JSON_FIELDS if name not in record]:
+            raise ValueError(f"the calibration record lacks {', '.join(missing)}")
+        for name in ("p_values", "loss_means", "ratios"):
+            values[name] = np.array(values[name], dtype=np.float64)
+        values["rejected"] = np.array(values["rejected"], dtype=bool)
+        values["loss_range"] = tuple(values["loss_range"])
+        if len({values[name].shape for name in ("p_values", "loss_means", "ratios", "rejected")}) != 1:
+            raise ValueError("the calibration record's p_values, loss_means, ratios and rejected differ in length")
+        if values["ratio"] != _largest(values["ratios"], values["rejected"]):
+            raise ValueError(f"the calibration record's ratio {values['ratio']} is not the largest certified one")
+        return cls(**values)
+
+    def __repr__(self) -> str:
+        return "\n".join([self._headline(), self._claim(), self._facts()])
+
+    def _repr_html_(self) -> str:
+        headline, claim, facts = (html.escape(part) for part in (self._headline(), self._claim(), self._facts()))
+        colour = "#0072B2" if self.ratio is not None else "#767676"
+        return (
+            f'<div style="border-left: 6px solid {colour}; padding: 0.4em 1em; max-width: 44em">'
+            f'<div style="font-size: 1.25em; font-weight: 600">{headline}</div>'
+            f'<div style="margin: 0.3em 0">{claim}</div><div style="opacity: 0.75">{facts}</div></div>'
+        )
+
+    def _headline(self) -> str:
+        if self.ratio is None:
+            return (
+                f"Nothing certified: no ratio of the grid is shown to keep the {self.loss} risk at most {self.alpha:g}"
+            )
+        return f"Certified pruning ratio: {self.ratio:g}"
+
+    def _claim(self) -> str:
+        if self.ratio is None:
+            return "This does not say that pruning is unsafe, only that these examples do not prove it safe."
+        chance = "in the limit of many examples only, " if self.p_value == "clt" else ""
+        return (
+            f"With {100 * self.ratio:.4g} % of the prunable weights at zero, the {self.loss} risk is at most "
+            f"{self.alpha:g}. Over draws of the calibration examples, {chance}such a claim is false with probability "
+            f"at most {self.delta:g}."
+        )
+
+    def _facts(self) -> str:
+        certified, tested = int(self.rejected.sum()), int(np.isfinite(self.p_values).sum())
+        mean = "" if self.ratio is None else f"; mean loss there {self.loss_means[self.ratios == self.ratio][0]:.4f}"
+        return (
+            f"n = {self.n}, {self.p_value} p-values, {self.procedure}; "
+            f"{certified} of {tested} tested ratios certified, {len(self.ratios)} in the grid{mean}"
+        )
+
+
+_JSON_FIELDS = tuple(name for name in Calibration.__dataclass_fields__ if name not in ("scores", "finish"))
+
+
+def calibrate(
+    model: nn.Module,
+    data: Any,
+    loss: evaluation.Loss,
+    *,
+    alpha: float,
+    delta: float,
+    ratios: Sequence[float] | NDArray[Any] = RATIOS,
+    p_value: str = "tight",
+    procedure: fwer.Procedure = "fixed_sequence",
+    scores: Mapping[str, Tensor] | None = None,
+    finish: pruning.Finish | None = None,
+    batch_size: int | None = None,
+    device: torch.device | str | None = None,
+    progress: bool = True,
+) -> Calibration:
+    """How far may `model` be pruned so that its risk is at most alpha, with probability at least 1 - delta?
+
+    The fixed sequence evaluates no ratio beyond the first that fails; other procedures evaluate the whole grid.
+
+    Parameters
+    ----------
+    model, data, loss, ratios, scores, finish, batch_size, device, progress
+        As in `evaluation.loss_table`. The examples must be fresh: not used to train the model or to choose the grid.
+    alpha : float in the loss's range, (0, 1) for most
+        Tolerated risk.
+    delta : float in (0, 1)
+        Tolerated probability of any false certificate.
+    p_value : str
+        A name of `pvalues`; "tight" is never larger than the other sum-based ones, "betting" wins at low variance.
+    procedure : str or callable
+        "fixed_sequence", "holm", "bonferroni", or a function (p_values (m,), delta) -> rejected (m,), for example
+        `functools.partial(fwer.multi_start, starts=[0, 50])`. Never choose it after seeing the losses.
+
+    Returns
+    -------
+    Calibration
+
+    Raises
+    ------
+    TypeError, ValueError
+        An argument outside these ranges, named; see also `evaluation.loss_table`.
+
+    Source: Angelopoulos et al., Learn then Test, arXiv 2110.01052; Alvarez, arXiv 2408.04759.
+
+    >>> from confprune_edu.losses import disagreement
+    >>> model = nn.Linear(2, 2, bias=False)
+    >>> model.weight.data = torch.tensor([[5.0, 0.1], [0.1, 4.0]])
+    >>> inputs = torch.eye(2).repeat(50, 1)
+    >>> calibrate(model, inputs, disagreement, alpha=0.1, delta=0.1, ratios=[0.25, 0.5, 0.75]).ratio
+    0.5
+    """
+    grid = _checks.ratios(ratios)
+    low, high = evaluation.loss_range(loss)
+    _settings(alpha, delta, p_value, procedure, low, high)
+    columns = evaluation.loss_columns(
+        model,
+        data,
+        grid,
+        loss,
+        scores=scores,
+        finish=finish,
+        batch_size=batch_size,
+        device=device,
+        progress=progress,
+    )
+    provenance = {
+        "model_sha256": fingerprint(model),
+        "criterion": "magnitude" if scores is None else "custom",
+        "finished": finish is not None,
+        "scores": scores,
+        "finish": finish,
+    }
+    if procedure in ("fixed_sequence", fwer.fixed_sequence):
+        losses = _until_first_failure(columns, alpha, delta, p_value, low, high)
+    else:
+        losses = np.column_stack(list(columns))
+    return _certify(
+        losses, grid, alpha, delta, p_value, procedure, loss=_name(loss), loss_range=(low, high), **provenance
+    )
+
+
+def calibrate_losses(
+    losses: ArrayLike,
+    ratios: Sequence[float] | NDArray[Any],
+    *,
+    alpha: float,
+    delta: float,
+    p_value: str = "tight",
+    procedure: fwer.Procedure = "fixed_sequence",
+    loss_range: tuple[float, float] = (0.0, 1.0),
+) -> Calibration:
+    """`calibrate` from a table of losses that is already there.
+
+    Parameters
+    ----------
+    losses : bool, int or float array, shape (n, m), in `loss_range`
+        Loss of each of n calibration examples (rows) under the model pruned to each of m ratios (columns).
+    ratios : float array, shape (m,), strictly increasing in [0, 1)
+    alpha, delta, p_value, procedure
+        As in `calibrate`.
+    loss_range : (low, high)
+        Range of the losses; losses and alpha are rescaled to [0, 1] together.
+
+    Returns
+    -------
+    Calibration
+
+    Raises
+    ------
+    TypeError, ValueError
+        An argument outside these ranges, named, or tables and grids of unequal length.
+
+    >>> losses = np.repeat([[1, 1, 1], [0, 1, 1], [0, 0, 1], [0, 0, 0]], [1, 4, 5, 90], axis=0)   # 1, 5 and 10 errors
+    >>> calibrate_losses(losses, [0.2, 0.5, 0.8], alpha=0.1, delta=0.1).ratio
+    0.5
+    """
+    grid = _checks.ratios(ratios)
+    low, high = (float(end) for end in loss_range)
+    _settings(alpha, delta, p_value, procedure, low, high)
+    table = _checks.losses(losses, low, high, ndim=(2,))
+    if table.shape[1] != len(grid):
+        raise ValueError(f"losses must have one column a ratio, got {table.shape[1]} columns for {len(grid)} ratios")
+    return _certify(table, grid, alpha, delta, p_value, procedure, loss_range=(low, high))
+
+
+def fingerprint(model: nn.Module) -> str:
+    """SHA-256 of the names, dtypes, shapes and bytes of a network's parameters and buffers.
+
+    >>> fingerprint(nn.Linear(2, 2)) == fingerprint(nn.Linear(2, 2))
+    False
+    """
+    digest = hashlib.sha256()
+    for name, value in model.state_dict().items():
+        if isinstance(value, Tensor):
+            digest.update(f"{name} {value.dtype} {tuple(value.shape)}".encode())
+            digest.update(value.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data)
+    return digest.hexdigest()
+
+
+def _settings(alpha: float, delta: float, p_value: str, procedure: fwer.Procedure, low: float, high: float) -> None:
+    _checks.number(alpha, "alpha", low, high)
+    _checks.number(delta, "delta")
+    _checks.choice(p_value, "p_value", pvalues.METHODS)
+    fwer.named(procedure)
+
+
+def _p_values(losses: NDArray[Any], alpha: float, p_value: str, low: float, high: float) -> NDArray[np.float64]:
+    return pvalues.p_values(*pvalues.rescale(losses, alpha, low, high), p_value)
+
+
+def _until_first_failure(
+    columns: Iterator[NDArray[Any]], alpha: float, delta: float, p_value: str, low: float, high: float
+) -> NDArray[Any]:
+    """The columns up to and including the first whose p-value exceeds delta."""
+    seen = []
+    for column in columns:
+        seen.append(column)
+        if _p_values(column, alpha, p_value, low, high) > delta:
+            break
+    return np.column_stack(seen)
+
+
+def _certify(
+    losses: NDArray[Any],
+    grid: NDArray[np.float64],
+    alpha: float,
+    delta: float,
+    p_value: str,
+    procedure: fwer.Procedure,
+    *,
+    loss_range: tuple[float, float],
+    **provenance: Any,
+) -> Calibration:
+    """The certificate from the losses of the first ratios of the grid (all of them unless a sequence stopped)."""
+    n, tested = losses.shape
+    p, means = np.full(len(grid), np.nan), np.full(len(grid), np.nan)
+    p[:tested] = _p_values(losses, alpha, p_value, *loss_range)
+    means[:tested] = pvalues.loss_sums(losses) / n
+    rejected = np.zeros(len(grid), dtype=bool)
+    rejected[:tested] = _mask(fwer.named(procedure)(p[:tested], delta), tested)
+    return Calibration(
+        ratio=_largest(grid, rejected),
+        rejected=rejected,
+        p_values=p,
+        loss_means=means,
+        ratios=grid,
+        alpha=float(alpha),
+        delta=float(delta),
+        n=n,
+        p_value=p_value,
+        procedure=procedure if isinstance(procedure, str) else _name(procedure),
+        loss_range=loss_range,
+        **provenance,
+    )
+
+
+def _mask(rejected: Any, m: int) -> NDArray[np.bool_]:
+    mask = np.asarray(rejected)
+    if mask.dtype != bool or mask.shape != (m,):
+        raise ValueError(f"procedure must return a bool mask of shape ({m},), got {mask.dtype} of shape {mask.shape}")
+    return mask
+
+
+def _largest(grid: NDArray[np.float64], rejected: NDArray[np.bool_]) -> float | None:
+    return float(grid[rejected].max()) if rejected.any() else None
+
+
+def _name(function: Any) -> str:
+    if isinstance(function, functools.partial):
+        given = ", ".join([*map(str, function.args), *(f"{k}={v}" for k, v in function.keywords.items())])
+        return f"{_name(function.func)}({given})"
+    return getattr(function, "__name__", type(function).__name__)
+
+
+def _nulls(values: NDArray[Any]) -> list[Any]:
+    return [None if value != value else value for value in values.tolist()]

@@ -1,0 +1,233 @@
+"""Losses of a pruned family on calibration examples: whole, as a table (n, m), or one ratio at a time.
+
+The networks run in eval mode under `torch.inference_mode()`, as copies: the model, its training mode and buffers, and
+the global random state are what they were, also after an exception or an interrupt.
+"""
+
+import copy
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from itertools import zip_longest
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+from torch.utils.data import DataLoader, Dataset
+from tqdm.auto import tqdm
+
+from confprune_edu import _checks, pruning
+
+Loss = Callable[[Any, Any, Any], Tensor]
+Batches = Callable[[], Iterable[tuple[Any, Any]]]  # each call starts a new pass over the same examples
+
+BATCH_ELEMENTS = 2**20  # inputs in one batch: larger ones leave the processor's cache and are slower
+
+
+def loss_table(
+    model: nn.Module,
+    data: Any,
+    ratios: Sequence[float] | NDArray[Any],
+    loss: Loss,
+    *,
+    scores: Mapping[str, Tensor] | None = None,
+    finish: pruning.Finish | None = None,
+    batch_size: int | None = None,
+    device: torch.device | str | None = None,
+    progress: bool = True,
+) -> NDArray[Any]:
+    """Loss of every example (rows) under the model pruned to every ratio (columns).
+
+    Parameters
+    ----------
+    model : torch.nn.Module
+        The full network; called as model(inputs).
+    data : (inputs, targets), inputs alone, a DataLoader or a Dataset
+        Tensors or arrays with one example a row, or batches (inputs, targets) or inputs, of any type that the model
+        takes. A loader is read once a ratio and must give the same examples in the same order each time; shuffling by
+        torch's generators is replayed.
+    ratios : float array, shape (m,), strictly increasing in [0, 1)
+        Fractions of the prunable weights to set to zero.
+    loss : callable
+        loss(pruned, full, target) -> (batch,), see `losses`.
+    scores : dict from name to tensor, optional
+        Pruning criterion; default: magnitude.
+    finish : callable, optional
+        finish(model) -> None, applied to each pruned copy before it is evaluated, see `pruning.family`.
+    batch_size : int, optional
+        Examples at a time, for tensors; default: as many as stay in the processor's cache, at most 1,024.
+    device : optional
+        Where to run; default: where the model is.
+    progress : bool
+        Show a progress bar if the work takes longer than two seconds.
+
+    Returns
+    -------
+    bool array, shape (n, m), if the loss is boolean; float64 otherwise.
+
+    Raises
+    ------
+    TypeError, ValueError
+        Data, ratios or scores of another form; no example; losses that are NaN, outside the loss's range or not one an
+        example.
+
+    >>> model, inputs = nn.Linear(4, 3), torch.ones(5, 4)
+    >>> from confprune_edu.losses import disagreement
+    >>> loss_table(model, inputs, [0.0, 0.5], disagreement)[:, 0].tolist()
+    [False, False, False, False, False]
+    """
+    columns = loss_columns(
+        model,
+        data,
+        ratios,
+        loss,
+        scores=scores,
+        finish=finish,
+        batch_size=batch_size,
+        device=device,
+        progress=progress,
+    )
+    return np.column_stack(list(columns))
+
+
+def loss_columns(
+    model: nn.Module,
+    data: Any,
+    ratios: Sequence[float] | NDArray[Any],
+    loss: Loss,
+    *,
+    scores: Mapping[str, Tensor] | None = None,
+    finish: pruning.Finish | None = None,
+    batch_size: int | None = None,
+    device: torch.device | str | None = None,
+    progress: bool = True,
+) -> Iterator[NDArray[Any]]:
+    """The columns of `loss_table` one by one, each evaluated when it is asked for: stop asking, and no more is done.
+
+    Parameters and errors as in `loss_table`; yields arrays of shape (n,).
+
+    >>> from confprune_edu.losses import disagreement
+    >>> next(loss_columns(nn.Linear(4, 3), torch.ones(2, 4), [0.0, 0.5], disagreement)).tolist()
+    [False, False]
+    """
+    grid = _checks.ratios(ratios)
+    copies = pruning.family(model, grid, scores, finish)
+    if not callable(loss):
+        raise TypeError(f"loss must be a function loss(pruned, full, target), got {loss!r}")
+    batches, generators = _batches(data, batch_size)
+    where = torch.device(device) if device is not None else next(model.parameters()).device
+    full = copy.deepcopy(model).to(where).eval()
+    return _columns(full, copies, grid, loss, batches, generators, where, progress)
+
+
+def loss_range(loss: Loss) -> tuple[float, float]:
+    """The interval that holds the values of `loss`: its attribute `range`, or (0, 1).
+
+    >>> from confprune_edu.losses import accuracy_drop, error
+    >>> loss_range(accuracy_drop), loss_range(error)
+    ((-1.0, 1.0), (0.0, 1.0))
+    """
+    low, high = getattr(loss, "range", getattr(getattr(loss, "func", None), "range", (0.0, 1.0)))
+    if not -np.inf < low < high < np.inf:
+        raise ValueError(f"loss.range must be two numbers, low < high, got {(low, high)}")
+    return float(low), float(high)
+
+
+def _columns(
+    full: nn.Module,
+    copies: Iterator[nn.Module],
+    grid: NDArray[np.float64],
+    loss: Loss,
+    batches: Batches,
+    generators: list[torch.Generator],
+    device: torch.device,
+    progress: bool,
+) -> Iterator[NDArray[Any]]:
+    with pruning.same_random_state(*generators), torch.inference_mode():
+        reference = [(full(_to(x, device)), _to(y, device), _mark(x)) for x, y in batches()]
+    if not reference:
+        raise ValueError("data must hold at least one calibration example")
+    low, high = loss_range(loss)
+    bar = tqdm(
+        zip(grid, copies, strict=True), total=len(grid), unit="ratio", delay=2, leave=False, disable=not progress
+    )
+    for ratio, candidate in bar:
+        candidate.to(device).eval()
+        with pruning.same_random_state(*generators), torch.inference_mode():
+            parts = [
+                _batch_losses(candidate, loss, batch, known, device)
+                for batch, known in zip_longest(batches(), reference)
+            ]
+        column = np.concatenate(parts)
+        if column.dtype != bool:
+            column = _checks.losses(column.astype(np.float64), low, high, name=f"losses at ratio {ratio:g}")
+        yield column
+
+
+def _batch_losses(candidate: nn.Module, loss: Loss, batch: Any, known: Any, device: torch.device) -> NDArray[Any]:
+    if batch is None or known is None or _mark(batch[0]) != known[2]:
+        raise ValueError("data gave other examples on its second pass: a loader must repeat them in the same order")
+    values = torch.as_tensor(loss(candidate(_to(batch[0], device)), known[0], known[1]))
+    size = _size(batch[0])
+    if values.ndim != 1 or size not in (None, len(values)):
+        raise ValueError(
+            f"loss must give one value an example, shape ({size or 'batch'},), got {tuple(values.shape)}: "
+            "average over positions, not over the batch"
+        )
+    return values.cpu().numpy() if values.dtype == torch.bool else values.double().cpu().numpy()
+
+
+def _batches(data: Any, batch_size: int | None) -> tuple[Batches, list[torch.Generator]]:
+    """A function that starts a pass over (inputs, targets or None), and the generators that the pass draws from."""
+    if batch_size is not None:
+        _checks.positive_int(batch_size, "batch_size")
+    if isinstance(data, Dataset):
+        data = DataLoader(data, batch_size=batch_size or 256)
+    if isinstance(data, DataLoader):
+        loader: DataLoader[Any] = data
+        owners = (loader, loader.sampler, getattr(loader.batch_sampler, "sampler", None))
+        generators = {id(g): g for g in (getattr(o, "generator", None) for o in owners) if g is not None}
+        return lambda: map(_pair, loader), list(generators.values())
+    inputs, targets = _pair(data)
+    x = _tensor(inputs, "inputs")
+    y = None if targets is None else _tensor(targets, "targets")
+    if y is not None and len(y) != len(x):
+        raise ValueError(f"inputs and targets must have one row an example, got {len(x)} and {len(y)}")
+    if x.ndim == 0 or len(x) == 0:
+        raise ValueError("data must hold at least one calibration example")
+    size = batch_size or min(max(BATCH_ELEMENTS * len(x) // max(x.numel(), 1), 1), 1024)
+    return lambda: ((x[i : i + size], None if y is None else y[i : i + size]) for i in range(0, len(x), size)), []
+
+
+def _pair(batch: Any) -> tuple[Any, Any]:
+    if not isinstance(batch, (tuple, list)):
+        return batch, None
+    if len(batch) == 1:
+        return batch[0], None
+    if len(batch) != 2:
+        raise ValueError(f"data must be inputs or (inputs, targets), got {len(batch)} parts: wrap them in one input")
+    return batch[0], batch[1]
+
+
+def _tensor(values: Any, name: str) -> Tensor:
+    if not isinstance(values, (Tensor, np.ndarray)):
+        raise TypeError(f"{name} must be a tensor or an array, or data a DataLoader; got {type(values).__name__}")
+    return torch.as_tensor(np.require(values, requirements="W") if isinstance(values, np.ndarray) else values)
+
+
+def _to(value: Any, device: torch.device) -> Any:
+    if isinstance(value, dict):
+        return {name: _to(part, device) for name, part in value.items()}
+    return value.to(device) if hasattr(value, "to") else value
+
+
+def _size(x: Any) -> int | None:
+    """Examples in a batch, None where the form of the inputs does not tell."""
+    if isinstance(x, dict):
+        return _size(next(iter(x.values()), None))
+    return len(x) if isinstance(x, Tensor) and x.ndim else None
+
+
+def _mark(x: Any) -> Any:
+    """Enough of a batch to notice that another pass gave other examples."""
+    return x.sum(dtype=torch.float64).item() if isinstance(x, Tensor) and not x.is_complex() else None

@@ -1,0 +1,250 @@
+"""Does the promise hold? Repeated splits of a real loss table, and laws whose risk is known by formula."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from scipy.special import bdtrc
+
+from confprune_edu import _checks, fwer, pvalues
+
+Floats = NDArray[np.float64]
+Law = Callable[[Floats, int, np.random.Generator], NDArray[Any]]
+
+
+@dataclass(frozen=True, eq=False)
+class Splits:
+    """What `trials` random splits of one loss table gave; one entry a split.
+
+    Attributes
+    ----------
+    ratio : float64 array, shape (trials,)
+        Largest certified ratio; NaN where nothing was certified.
+    risk : float64 array, shape (trials,)
+        Mean loss at that ratio over the whole table, the risk of the population that is split; NaN likewise.
+    test_risk : float64 array, shape (trials,)
+        Mean loss at that ratio over the examples left out; NaN likewise.
+    alpha, delta : float
+    """
+
+    ratio: Floats
+    risk: Floats
+    test_risk: Floats
+    alpha: float
+    delta: float
+
+    @property
+    def broken(self) -> float:
+        """Share of the splits with a certified ratio whose risk exceeds alpha: the promise is at most delta."""
+        return float((self.risk > self.alpha + pvalues.ROUNDING).mean())
+
+    @property
+    def test_broken(self) -> float:
+        """Share of the splits whose test mean exceeds alpha: adds the noise of a finite test set, no promise."""
+        return float((self.test_risk > self.alpha + pvalues.ROUNDING).mean())
+
+    @property
+    def abstained(self) -> float:
+        """Share of the splits in which nothing was certified."""
+        return float(np.isnan(self.ratio).mean())
+
+
+def repeated_splits(
+    losses: ArrayLike,
+    ratios: Sequence[float] | NDArray[Any],
+    *,
+    n_calibration: int,
+    alpha: float,
+    delta: float,
+    p_value: str = "tight",
+    procedure: fwer.Procedure = "fixed_sequence",
+    trials: int = 1000,
+    seed: int = 0,
+    loss_range: tuple[float, float] = (0.0, 1.0),
+) -> Splits:
+    """Calibrate on `trials` random subsets of a loss table and look at the rest.
+
+    The table's rows are the population: its column means are the true risks, so that a false certificate is
+    seen, not estimated. Drawing without replacement makes sums only more concentrated (Hoeffding, 1963, theorem 4), so
+    that the p-values that rest on convex order (hoeffding, tight, and prw) stay valid.
+
+    Parameters
+    ----------
+    losses : bool, int or float array, shape (n, m), in `loss_range`
+    ratios : float array, shape (m,), strictly increasing in [0, 1)
+    n_calibration : int in 1..n-1
+        Examples drawn for each calibration.
+    alpha, delta, p_value, procedure, loss_range
+        As in `calibration.calibrate_losses`.
+    trials : int
+        Number of splits.
+    seed : int
+        Seed of the splits.
+
+    Returns
+    -------
+    Splits
+
+    >>> losses = np.random.default_rng(0).random((500, 3)) < [0.01, 0.05, 0.3]
+    >>> splits = repeated_splits(losses, [0.3, 0.6, 0.9], n_calibration=200, alpha=0.1, delta=0.1, trials=50)
+    >>> float(splits.ratio.max()), splits.broken
+    (0.6, 0.0)
+    """
+    low, high = loss_range
+    table, grid = _checks.losses(losses, low, high, ndim=(2,)), _checks.ratios(ratios)
+    alpha, delta = _checks.number(alpha, "alpha", low, high), _checks.number(delta, "delta")
+    if table.shape[1] != len(grid):
+        raise ValueError(f"losses must have one column a ratio, got {table.shape[1]} columns for {len(grid)} ratios")
+    size = _checks.positive_int(n_calibration, "n_calibration")
+    if size >= len(table):
+        raise ValueError(f"n_calibration must leave examples to test: at most {len(table) - 1}, got {size}")
+    _checks.choice(p_value, "p_value", pvalues.METHODS)
+    rng = np.random.default_rng(seed)
+    parts = [
+        _split_some(*pvalues.rescale(table, alpha, low, high), size, delta, p_value, procedure, count, rng)
+        for count in _chunks(_checks.positive_int(trials, "trials"), 100)
+    ]
+    last, test_means = (np.concatenate(part) for part in zip(*parts, strict=True))
+    means = pvalues.loss_sums(table) / len(table)
+    found = last >= 0
+    return Splits(
+        ratio=np.where(found, grid[last], np.nan),
+        risk=np.where(found, means[last], np.nan),
+        test_risk=np.where(found, low + (high - low) * test_means, np.nan),
+        alpha=alpha,
+        delta=delta,
+    )
+
+
+def bernoulli(risks: Floats, n: int, rng: np.random.Generator) -> NDArray[np.bool_]:
+    """0/1 losses (n, m) with the given risks; one uniform an example, so that columns are nested as in pruning.
+
+    >>> bernoulli(np.array([0.1, 0.9]), 1000, np.random.default_rng(0)).mean(axis=0).round(1).tolist()
+    [0.1, 0.9]
+    """
+    return rng.random((n, 1)) < risks
+
+
+def independent(risks: Floats, n: int, rng: np.random.Generator) -> NDArray[np.bool_]:
+    """0/1 losses (n, m) with the given risks and independent columns.
+
+    >>> independent(np.array([0.1, 0.9]), 1000, np.random.default_rng(0)).mean(axis=0).round(1).tolist()
+    [0.1, 0.9]
+    """
+    return rng.random((n, len(risks))) < risks
+
+
+def beta(risks: Floats, n: int, rng: np.random.Generator) -> Floats:
+    """Losses (n, m) in (0, 1) with the given risks, Beta(4 r, 4 (1 - r)) and independent columns.
+
+    >>> beta(np.array([0.1, 0.9]), 1000, np.random.default_rng(0)).mean(axis=0).round(1).tolist()
+    [0.1, 0.9]
+    """
+    return rng.beta(4 * risks, 4 * (1 - risks), size=(n, len(risks)))
+
+
+def two_point(risks: Floats, n: int, rng: np.random.Generator) -> Floats:
+    """Losses (n, m) of r / 2 or (1 + r) / 2 with the given risks: little variance, never 0 or 1.
+
+    >>> two_point(np.array([0.1, 0.9]), 1000, np.random.default_rng(0)).mean(axis=0).round(1).tolist()
+    [0.1, 0.9]
+    """
+    return (risks + (rng.random((n, 1)) < risks)) / 2
+
+
+@dataclass(frozen=True)
+class ErrorRate:
+    """How often a method certified something false: `errors` of `trials`, against the promise `delta`."""
+
+    errors: int
+    trials: int
+    delta: float
+
+    @property
+    def rate(self) -> float:
+        """errors / trials."""
+        return self.errors / self.trials
+
+    @property
+    def evidence(self) -> float:
+        """Exact binomial p-value against "the error rate is at most delta": tiny values refute the promise."""
+        return float(bdtrc(self.errors - 1, self.trials, self.delta)) if self.errors else 1.0
+
+
+def error_rate(
+    law: Law,
+    risks: ArrayLike,
+    *,
+    n: int,
+    alpha: float,
+    delta: float,
+    p_value: str = "tight",
+    procedure: fwer.Procedure = "fixed_sequence",
+    trials: int = 2000,
+    seed: int = 0,
+) -> ErrorRate:
+    """How often any candidate with risk above alpha is certified, when the risks are known by formula.
+
+    Certifying nothing is no error.
+
+    Parameters
+    ----------
+    law : callable
+        law(risks, n, rng) -> losses (n, m) in [0, 1] with these column means: `bernoulli`, `independent`, `beta`,
+        `two_point` or your own.
+    risks : float array, shape (m,), in (0, 1)
+        True risks, in the order of the sequence.
+    n, alpha, delta, p_value, procedure
+        As in `calibration.calibrate_losses`.
+    trials, seed
+        Calibration sets to draw, and the seed of the draws.
+
+    Returns
+    -------
+    ErrorRate
+
+    >>> error_rate(bernoulli, [0.05, 0.11], n=100, alpha=0.1, delta=0.1, trials=200).rate <= 0.1
+    True
+    """
+    risks = _checks.within(_checks.numeric(risks, "risks").astype(np.float64), "risks", 0, 1)
+    size, count = _checks.positive_int(n, "n"), _checks.positive_int(trials, "trials")
+    _checks.choice(p_value, "p_value", pvalues.METHODS)
+    rng = np.random.default_rng(seed)
+    p = np.array([pvalues.p_values(law(risks, size, rng), alpha, p_value) for _ in range(count)])
+    wrong = fwer.named(procedure)(p, delta)[:, risks > alpha].any(axis=1)
+    return ErrorRate(int(wrong.sum()), count, _checks.number(delta, "delta"))
+
+
+def _split_some(
+    table: NDArray[Any],
+    alpha: float,
+    size: int,
+    delta: float,
+    p_value: str,
+    procedure: fwer.Procedure,
+    trials: int,
+    rng: np.random.Generator,
+) -> tuple[NDArray[np.int64], Floats]:
+    """Position of the largest certified ratio (-1: none) and the mean of the left-out losses there, (trials,) each."""
+    drawn = np.zeros((trials, len(table)), dtype=bool)
+    drawn[:, :size] = True
+    drawn = rng.permuted(drawn, axis=1)
+    sums = drawn.astype(np.float64) @ table.astype(np.float64)
+    if table.dtype.kind != "f":
+        sums = np.rint(sums).astype(np.int64)
+    if p_value in pvalues.FROM_SUM:
+        p = pvalues.FROM_SUM[p_value](sums, size, alpha)
+    else:
+        p = np.array(
+            [pvalues.FROM_LOSSES[p_value](table[rng.permutation(np.flatnonzero(rows))], alpha) for rows in drawn]
+        )
+    rejected = fwer.named(procedure)(p, delta)
+    last = np.where(rejected.any(axis=1), rejected.shape[1] - 1 - np.argmax(rejected[:, ::-1], axis=1), -1)
+    rest = pvalues.loss_sums(table)[last] - sums[np.arange(trials), last]
+    return last, rest / (len(table) - size)
+
+
+def _chunks(total: int, size: int) -> list[int]:
+    return [min(size, total - start) for start in range(0, total, size)]
