@@ -19,7 +19,7 @@ from tqdm.auto import tqdm
 from confprune_edu import _checks, pruning
 
 Loss = Callable[[Any, Any, Any], Tensor]
-Batches = Callable[[], Iterable[tuple[Any, Any]]]  # each call starts a new pass over the same examples
+Batches = Callable[[], Iterable[tuple[Any, Any, Any]]]  # a pass over (inputs, targets or None, mark or None)
 
 BATCH_ELEMENTS = 2**20  # inputs in one batch: larger ones leave the processor's cache and are slower
 
@@ -144,7 +144,7 @@ def _columns(
     progress: bool,
 ) -> Iterator[NDArray[Any]]:
     with pruning.same_random_state(*generators), torch.inference_mode():
-        reference = [(full(_to(x, device)), _to(y, device), _mark(x)) for x, y in batches()]
+        reference = [(full(_to(x, device)), _to(y, device), mark) for x, y, mark in batches()]
     if not reference:
         raise ValueError("data must hold at least one calibration example")
     low, high = loss_range(loss)
@@ -165,7 +165,7 @@ def _columns(
 
 
 def _batch_losses(candidate: nn.Module, loss: Loss, batch: Any, known: Any, device: torch.device) -> NDArray[Any]:
-    if batch is None or known is None or _mark(batch[0]) != known[2]:
+    if batch is None or known is None or batch[2] != known[2]:
         raise ValueError("data gave other examples on its second pass: a loader must repeat them in the same order")
     values = torch.as_tensor(loss(candidate(_to(batch[0], device)), known[0], known[1]))
     size = _size(batch[0])
@@ -178,7 +178,7 @@ def _batch_losses(candidate: nn.Module, loss: Loss, batch: Any, known: Any, devi
 
 
 def _batches(data: Any, batch_size: int | None) -> tuple[Batches, list[torch.Generator]]:
-    """A function that starts a pass over (inputs, targets or None), and the generators that the pass draws from."""
+    """A function that starts a pass over the examples, and the generators that the pass draws from."""
     if batch_size is not None:
         _checks.positive_int(batch_size, "batch_size")
     if isinstance(data, Dataset):
@@ -187,7 +187,7 @@ def _batches(data: Any, batch_size: int | None) -> tuple[Batches, list[torch.Gen
         loader: DataLoader[Any] = data
         owners = (loader, loader.sampler, getattr(loader.batch_sampler, "sampler", None))
         generators = {id(g): g for g in (getattr(o, "generator", None) for o in owners) if g is not None}
-        return lambda: map(_pair, loader), list(generators.values())
+        return lambda: ((*pair, _mark(pair[0])) for pair in map(_pair, loader)), list(generators.values())
     inputs, targets = _pair(data)
     x = _tensor(inputs, "inputs")
     y = None if targets is None else _tensor(targets, "targets")
@@ -196,7 +196,8 @@ def _batches(data: Any, batch_size: int | None) -> tuple[Batches, list[torch.Gen
     if x.ndim == 0 or len(x) == 0:
         raise ValueError("data must hold at least one calibration example")
     size = batch_size or min(max(BATCH_ELEMENTS * len(x) // max(x.numel(), 1), 1), 1024)
-    return lambda: ((x[i : i + size], None if y is None else y[i : i + size]) for i in range(0, len(x), size)), []
+    rows = [slice(i, i + size) for i in range(0, len(x), size)]
+    return lambda: ((x[r], None if y is None else y[r], None) for r in rows), []
 
 
 def _pair(batch: Any) -> tuple[Any, Any]:
@@ -229,5 +230,5 @@ def _size(x: Any) -> int | None:
 
 
 def _mark(x: Any) -> Any:
-    """Enough of a batch to notice that another pass gave other examples."""
+    """Enough of a loader's batch to notice that another pass gave other examples."""
     return x.sum(dtype=torch.float64).item() if isinstance(x, Tensor) and not x.is_complex() else None
