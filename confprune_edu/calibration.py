@@ -102,9 +102,9 @@ class Calibration:
 
     def plot(self, **options: Any) -> Any:
         """Risk and p-values against the ratio, see `plots.calibration`."""
-        from confprune_edu import plots
+        from confprune_edu.plots import calibration as draw
 
-        return plots.calibration(self, **options)
+        return draw(self, **options)
 
     def to_json(self) -> str:
         """The certificate as JSON text, with a schema version; `from_json` reads it back. NaN becomes null."""

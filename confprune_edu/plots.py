@@ -1,7 +1,7 @@
 """Every figure of the course. Each function returns a `Picture`: a matplotlib figure that carries its alternative text.
 
-Certified points are filled, others hollow; alpha and delta are dashed grey lines with their name on the line; no meaning
-rests on colour alone. Nothing global is touched: no pyplot state, no rcParams.
+Certified points are filled, others hollow; alpha and delta are dashed grey lines with their name on the line; no
+meaning rests on colour alone. Nothing global is touched: no pyplot state, no rcParams.
 """
 
 import base64
@@ -9,14 +9,14 @@ import functools
 import html
 import io
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 import matplotlib as mpl
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import PercentFormatter
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 
 if TYPE_CHECKING:
     from confprune_edu.calibration import Calibration
@@ -27,7 +27,7 @@ COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#000000", "#5
 LINES = ("-", "--", "-.", ":", (0, (5, 1)), (0, (3, 1, 1, 1)), (0, (1, 1)), (0, (8, 2)))
 BLUE, ORANGE, GREY = COLOURS[0], COLOURS[1], "#666666"
 
-STYLE = {
+STYLE: dict[Any, Any] = {
     "font.size": 10,
     "axes.titlesize": 11,
     "axes.titlelocation": "left",
@@ -60,16 +60,13 @@ class Picture(Figure):
         return {"text/html": image, "image/png": data, "text/plain": self.alt}
 
 
-Drawing = TypeVar("Drawing", bound=Callable[..., Picture])
-
-
-def _styled(draw: Drawing) -> Drawing:
+def _styled(draw: Callable[..., Picture]) -> Callable[..., Picture]:
     @functools.wraps(draw)
     def styled(*args: Any, **kwargs: Any) -> Picture:
         with mpl.rc_context(STYLE):
             return draw(*args, **kwargs)
 
-    return styled  # type: ignore[return-value]
+    return styled
 
 
 @_styled
@@ -118,8 +115,8 @@ def calibration(result: "Calibration", *, focus: bool = True) -> Picture:
     _percent(top, "y")
     _percent(bottom, "x")
     alt = (
-        f"{_finding(result)}. Two panels against the pruning ratio, {len(x)} of {len(result.ratios)} ratios tested: the "
-        f"mean calibration loss with alpha = {result.alpha:g}, and the {result.p_value} p-values with delta = "
+        f"{_finding(result)}. Two panels against the pruning ratio, {len(x)} of {len(result.ratios)} ratios tested: "
+        f"the mean calibration loss with alpha = {result.alpha:g}, and the {result.p_value} p-values with delta = "
         f"{result.delta:g}. Filled points are certified, hollow ones are not."
     )
     return _tell(picture, alt)
@@ -148,8 +145,8 @@ def p_value_curves(ratios: ArrayLike, curves: Mapping[str, ArrayLike], *, delta:
     found = ", ".join(notes)
     return _tell(
         picture,
-        f"P-values against pruning ratio with delta = {delta:g}. Largest ratio with every p-value so far at most delta: "
-        f"{found}.",
+        f"P-values against pruning ratio with delta = {delta:g}. Largest ratio with every p-value so far at most "
+        f"delta: {found}.",
     )
 
 
@@ -185,8 +182,8 @@ def splits(result: "Splits") -> Picture:
     middle = f"median certified ratio {np.median(result.ratio[found]):g}" if found.any() else "no ratio ever certified"
     return _tell(
         picture,
-        f"{len(found)} repeated calibrations: {middle}; the risk at the certified ratio exceeds alpha = {result.alpha:g} in "
-        f"{result.broken:.1%} of them, delta = {result.delta:g} allows {result.delta:.0%}; the mean of the left-out "
+        f"{len(found)} repeated calibrations: {middle}; the risk there exceeds alpha = {result.alpha:g}"
+        f" in {result.broken:.1%} of them, delta = {result.delta:g} allows {result.delta:.0%}; the mean of the left-out "
         f"examples exceeds it in {result.test_broken:.1%}.",
     )
 
