@@ -11,6 +11,7 @@ import functools
 import hashlib
 import html
 import json
+import textwrap
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -138,7 +139,7 @@ class Calibration:
         return cls(**values)
 
     def __repr__(self) -> str:
-        return "\n".join([self._headline(), self._claim(), self._facts()])
+        return "\n".join(textwrap.fill(part, 96) for part in (self._headline(), self._claim(), self._facts()))
 
     def _repr_html_(self) -> str:
         headline, claim, facts = (html.escape(part) for part in (self._headline(), self._claim(), self._facts()))

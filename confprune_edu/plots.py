@@ -25,7 +25,8 @@ if TYPE_CHECKING:
 # Okabe and Ito (2008), dark enough on white, told apart in grey by the line styles that go with them.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#000000", "#56B4E9", "#7F7F7F")
 LINES = ("-", "--", "-.", ":", (0, (5, 1)), (0, (3, 1, 1, 1)), (0, (1, 1)), (0, (8, 2)))
-BLUE, ORANGE, GREY = COLOURS[0], COLOURS[1], "#666666"
+BLUE, GREY = COLOURS[0], "#666666"
+SMALLEST, P_LABEL = 1e-6, "p-value (at least 1e-6)"  # smaller ones are drawn there
 
 STYLE: dict[Any, Any] = {
     "font.size": 10,
@@ -105,13 +106,13 @@ def calibration(result: "Calibration", *, focus: bool = True) -> Picture:
     tested = np.isfinite(result.p_values)
     x, last = result.ratios[tested], result.ratios[tested][-1]
     show = (result.ratios >= last - 0.2) & tested if focus and result.procedure == "fixed_sequence" else tested
-    for ax, y in ((top, result.loss_means), (bottom, np.maximum(result.p_values, 1e-12))):
+    for ax, y in ((top, result.loss_means), (bottom, np.maximum(result.p_values, SMALLEST))):
         for mask, face in ((show & result.rejected, BLUE), (show & ~result.rejected, "white")):
             ax.plot(result.ratios[mask], y[mask], "o", markersize=5, color=BLUE, markerfacecolor=face)
     _limit(top, result.alpha, f"alpha = {result.alpha:g}", axis="y")
     _limit(bottom, result.delta, f"delta = {result.delta:g}", axis="y")
     top.set(ylabel=f"mean {result.loss}", title=_finding(result))
-    bottom.set(ylabel="p-value", yscale="log", xlabel="pruning ratio (weights set to zero)")
+    bottom.set(ylabel=P_LABEL, yscale="log", xlabel="pruning ratio (weights set to zero)")
     _percent(top, "y")
     _percent(bottom, "x")
     alt = (
@@ -133,13 +134,13 @@ def p_value_curves(ratios: ArrayLike, curves: Mapping[str, ArrayLike], *, delta:
     picture, ax = _picture(7, 3.8)
     for (name, values), colour, line in zip(curves.items(), COLOURS, LINES, strict=False):
         p = np.asarray(values, dtype=float)
-        ax.plot(x, np.maximum(p, 1e-6), color=colour, linestyle=line, marker=".", label=name)
+        ax.plot(x, np.maximum(p, SMALLEST), color=colour, linestyle=line, marker=".", label=name)
         passed = int(np.logical_and.accumulate(p <= delta).sum())
         notes.append(f"{name} {x[passed - 1]:g}" if passed else f"{name} none")
     _limit(ax, delta, f"delta = {delta:g}", axis="y")
     crossing = [int(np.argmax(np.asarray(v) > delta)) for v in curves.values()]
     ax.set_xlim(x[max(min(crossing) - 8, 0)], x[min(max(crossing) + 4, len(x) - 1)])
-    ax.set(xlabel="pruning ratio (weights set to zero)", ylabel="p-value", yscale="log", ylim=(1e-6, 2), title=title)
+    ax.set(xlabel="pruning ratio (weights set to zero)", ylabel=P_LABEL, yscale="log", title=title)
     _percent(ax, "x")
     ax.legend(ncols=2, fontsize=9)
     found = ", ".join(notes)
@@ -158,7 +159,7 @@ def splits(result: "Splits") -> Picture:
     found = np.isfinite(result.ratio)
     if found.any():
         values, counts = np.unique(result.ratio[found], return_counts=True)
-        left.bar(values, counts / len(found), width=0.007, color=BLUE)
+        left.bar(values, counts / len(found), width=0.8 * np.diff(values).min(initial=0.01), color=BLUE)
         right.hist(
             [result.risk[found], result.test_risk[found]],
             bins=20,
@@ -197,12 +198,12 @@ def ratio_table(alphas: Sequence[float], deltas: Sequence[float], ratios: ArrayL
     """
     values = np.asarray(ratios, dtype=float)
     picture, ax = _picture(6, 0.6 + 0.42 * len(alphas))
-    ax.imshow(values, cmap="Blues", vmin=0, vmax=1.4, aspect="auto")
+    ax.imshow(values, cmap="Blues", vmin=0, vmax=2.5, aspect="auto")
     notes = []
     for (i, alpha), (j, delta) in ((a, d) for a in enumerate(alphas) for d in enumerate(deltas)):
-        text = "none" if np.isnan(values[i, j]) else f"{values[i, j]:.2f}"
+        text = "none" if np.isnan(values[i, j]) else f"{values[i, j]:g}"
         ax.text(j, i, text, ha="center", va="center")
-        notes.append(f"alpha {alpha:g}, delta {delta:g}: {text if text == 'none' else f'{values[i, j]:g}'}")
+        notes.append(f"alpha {alpha:g}, delta {delta:g}: {text}")
     ax.set_xticks(range(len(deltas)), [f"{d:g}" for d in deltas])
     ax.set_yticks(range(len(alphas)), [f"{a:g}" for a in alphas])
     ax.set(xlabel="delta", ylabel="alpha", title=title)
@@ -245,9 +246,7 @@ def _limit(ax: Axes, value: float, label: str, *, axis: str) -> None:
     """A dashed grey line at `value` with its name on it."""
     if axis == "y":
         ax.axhline(value, color=GREY, linestyle="--", linewidth=1.2)
-        ax.annotate(
-            label, (1, value), xycoords=("axes fraction", "data"), ha="right", va="bottom", color=GREY, fontsize=9
-        )
+        ax.annotate(label, (0.01, value), xycoords=("axes fraction", "data"), va="bottom", color=GREY, fontsize=9)
     else:
         ax.axvline(value, color=GREY, linestyle="--", linewidth=1.2)
         ax.annotate(
