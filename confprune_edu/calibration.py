@@ -7,21 +7,26 @@
 The answer is the largest ratio whose H_j is rejected, or None.
 """
 
+from __future__ import annotations
+
 import functools
-import hashlib
 import html
 import json
 import textwrap
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
 from numpy.typing import ArrayLike, NDArray
-from torch import Tensor, nn
 
-from confprune_edu import _checks, evaluation, fwer, pruning, pvalues
+from confprune_edu import _checks, fwer, pvalues
+
+if TYPE_CHECKING:  # torch is imported where a network is at hand: `calibrate_losses` runs without it
+    import torch
+    from torch import Tensor, nn
+
+    from confprune_edu import evaluation, pruning
 
 RATIOS = tuple(j / 100 for j in range(100))  # the default grid: 0, 1, ..., 99 per cent
 SCHEMA, VERSION = "confprune_edu.Calibration", 1
@@ -92,9 +97,11 @@ class Calibration:
         ValueError
             Nothing was certified; `model` is not the one that was calibrated; custom scores or `finish` are missing.
         """
+        from confprune_edu import pruning
+
         if self.ratio is None:
             raise ValueError("nothing was certified: there is no certified network")
-        if self.model_sha256 not in (None, fingerprint(model)):
+        if self.model_sha256 not in (None, pruning.fingerprint(model)):
             raise ValueError("model is not the one that was calibrated: its weights, buffers or dtype differ")
         scores, finish = scores or self.scores, finish or self.finish
         if (self.criterion == "custom" and scores is None) or (self.finished and finish is None):
@@ -116,7 +123,7 @@ class Calibration:
         return json.dumps(record, indent=1, allow_nan=False)
 
     @classmethod
-    def from_json(cls, text: str) -> "Calibration":
+    def from_json(cls, text: str) -> Calibration:
         """Read the text of `to_json`; ValueError names what is wrong with it."""
         try:
             record = json.loads(text)
@@ -224,6 +231,8 @@ def calibrate(
 
     Source: Angelopoulos et al., Learn then Test, arXiv 2110.01052; Alvarez, arXiv 2408.04759.
 
+    >>> import torch
+    >>> from torch import nn
     >>> from confprune_edu.losses import disagreement
     >>> model = nn.Linear(2, 2, bias=False)
     >>> model.weight.data = torch.tensor([[5.0, 0.1], [0.1, 4.0]])
@@ -231,6 +240,8 @@ def calibrate(
     >>> calibrate(model, inputs, disagreement, alpha=0.1, delta=0.1, ratios=[0.25, 0.5, 0.75]).ratio
     0.5
     """
+    from confprune_edu import evaluation, pruning
+
     grid = _checks.ratios(ratios)
     low, high = evaluation.loss_range(loss)
     _settings(alpha, delta, p_value, procedure, low, high)
@@ -246,7 +257,7 @@ def calibrate(
         progress=progress,
     )
     provenance = {
-        "model_sha256": fingerprint(model),
+        "model_sha256": pruning.fingerprint(model),
         "criterion": "magnitude" if scores is None else "custom",
         "finished": finish is not None,
         "scores": scores,
@@ -303,20 +314,6 @@ def calibrate_losses(
     if table.shape[1] != len(grid):
         raise ValueError(f"losses must have one column a ratio, got {table.shape[1]} columns for {len(grid)} ratios")
     return _certify(table, grid, alpha, delta, p_value, procedure, loss_range=(low, high))
-
-
-def fingerprint(model: nn.Module) -> str:
-    """SHA-256 of the names, dtypes, shapes and bytes of a network's parameters and buffers.
-
-    >>> fingerprint(nn.Linear(2, 2)) == fingerprint(nn.Linear(2, 2))
-    False
-    """
-    digest = hashlib.sha256()
-    for name, value in model.state_dict().items():
-        if isinstance(value, Tensor):
-            digest.update(f"{name} {value.dtype} {tuple(value.shape)}".encode())
-            digest.update(value.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data)
-    return digest.hexdigest()
 
 
 def _settings(alpha: float, delta: float, p_value: str, procedure: fwer.Procedure, low: float, high: float) -> None:

@@ -19,6 +19,7 @@ import time
 from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import closing
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from confprune_edu import __version__
@@ -369,28 +370,49 @@ def run_notebooks(assigned, output_dir, *, timeout=600, jobs=1):
     list of Outcome, in the order of `assigned`. An interrupt ends the kernels first, then is passed on.
     """
     from jupyter_core.utils import ensure_event_loop
-    from tqdm import tqdm
 
     kernels: dict = {}
+    started: list = []
+    executed: list = []
+
+    def run(path):
+        started.append(path)
+        with closing(ensure_event_loop()):  # nbclient leaves the loop of this thread open
+            tick = partial(executed.append, path)
+            return run_notebook(path, output_dir, assigned[path], timeout=timeout, kernels=kernels, tick=tick)
+
     cells = sum(len(code_cells(read_notebook(path))) + bool(values) for path, values in assigned.items())
-    with tqdm(total=cells, unit="cell") as bar, ThreadPoolExecutor(jobs) as pool:
-
-        def run(path):
-            bar.set_description(path.stem)
-            with closing(ensure_event_loop()):  # nbclient leaves the loop of this thread open
-                return run_notebook(path, output_dir, assigned[path], timeout=timeout, kernels=kernels, tick=bar.update)
-
+    with ThreadPoolExecutor(jobs) as pool:
         futures = [pool.submit(run, path) for path in assigned]
         try:
-            while wait(futures, timeout=1).not_done:
-                bar.refresh()  # the clock of the bar goes on while a cell takes long
-        except KeyboardInterrupt:
-            for future in futures:
-                future.cancel()
-            while wait(futures, timeout=0.2).not_done:
-                kill(kernels)  # again and again: a kernel may be starting just now
+            show_progress(futures, started, executed, cells)
+        except BaseException:  # Ctrl-C, or nobody reads the bar any more
+            stop(futures, kernels)
             raise
     return [future.result() for future in futures]
+
+
+def show_progress(futures, started, executed, cells):
+    """Draw one bar until all `futures` are done: `executed` has an entry for each of the `cells` that was run.
+
+    Only this thread draws. An interrupted tqdm keeps its lock, on which other threads, its monitor too, would wait.
+    """
+    from tqdm import tqdm
+
+    tqdm.monitor_interval = 0
+    with tqdm(total=cells, unit="cell") as bar:
+        while wait(futures, timeout=0.5).not_done:
+            bar.n = len(executed)
+            bar.set_description(started[-1].stem if started else None)
+        bar.n = len(executed)
+
+
+def stop(futures, kernels):
+    """Begin no other notebook and end the kernels of those that run; return when all is quiet."""
+    for future in futures:
+        future.cancel()
+    while wait(futures, timeout=0.2).not_done:
+        kill(kernels)  # again and again: a kernel may be starting just now
 
 
 def summary(outcomes):

@@ -7,6 +7,7 @@ is zero at every larger one. The network itself is never changed.
 
 import contextlib
 import copy
+import hashlib
 import random
 import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -139,6 +140,20 @@ def sparsity(model: nn.Module) -> float:
     """
     weights = _some(prunable(model))
     return sum(int((w == 0).sum()) for w in weights.values()) / sum(w.numel() for w in weights.values())
+
+
+def fingerprint(model: nn.Module) -> str:
+    """SHA-256 of the names, dtypes, shapes and bytes of a network's parameters and buffers.
+
+    >>> fingerprint(nn.Linear(2, 2)) == fingerprint(nn.Linear(2, 2))
+    False
+    """
+    digest = hashlib.sha256()
+    for name, value in model.state_dict().items():
+        if isinstance(value, Tensor):
+            digest.update(f"{name} {value.dtype} {tuple(value.shape)}".encode())
+            digest.update(value.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data)
+    return digest.hexdigest()
 
 
 @contextlib.contextmanager
