@@ -68,10 +68,11 @@ def fixed_sequence(p_values: ArrayLike, delta: float) -> Bools:
     """Test in the given order, each at the full delta, and stop at the first failure.
 
     The order is that of `p_values` and must be fixed beforehand (gentle to aggressive, say), never read off the losses:
-    then a false rejection needs the first true hypothesis to be rejected, which happens with probability at most delta.
+    then a false certificate needs the first candidate that is too bad to be certified, and its p-value is at most delta
+    with probability at most delta.
     Parameters, return value and errors as in `bonferroni`.
 
-    Source: Maurer, Hothorn and Lehmacher (1995); Learn then Test, arXiv 2110.01052, section 3.2.
+    Source: Maurer, Hothorn and Lehmacher (1995); Learn then Test, arXiv 2110.01052.
 
     >>> fixed_sequence([0.01, 0.04, 0.2, 0.03], delta=0.1).tolist()
     [True, True, False, False]
@@ -102,7 +103,7 @@ def multi_start(p_values: ArrayLike, delta: float, starts: Sequence[int]) -> Boo
     TypeError, ValueError
         As in `bonferroni`; `starts` empty, repeated or out of range.
 
-    Source: Learn then Test, arXiv 2110.01052, algorithm 1.
+    Source: Learn then Test, arXiv 2110.01052 (fixed sequence testing).
 
     >>> multi_start([0.3, 0.01, 0.04, 0.2], delta=0.1, starts=[0, 1]).tolist()
     [False, True, True, False]
@@ -148,7 +149,7 @@ def graphical(p_values: ArrayLike, delta: float, weights: ArrayLike, transitions
     p, delta = _arguments(p_values, delta)
     w, g = _graph(weights, transitions, p.shape[-1])
     rows = [_graphical_row(row, delta, w.copy(), g.copy()) for row in p.reshape(-1, p.shape[-1])]
-    return np.array(rows).reshape(p.shape)
+    return np.array(rows, dtype=bool).reshape(p.shape)
 
 
 Procedure = str | Callable[[NDArray[np.float64], float], Bools]
@@ -192,7 +193,7 @@ def _graph(weights: ArrayLike, transitions: ArrayLike, m: int) -> tuple[NDArray[
         )
     if np.diag(g).any():
         raise ValueError(f"transitions must have a zero diagonal, got {np.diag(g).tolist()}")
-    return w, g
+    return w / max(w.sum(), 1.0), g / np.maximum(g.sum(axis=1), 1.0)[:, None]  # rounding must not create budget
 
 
 _SLACK = 1e-12  # a third plus two sixths is two thirds only up to rounding
@@ -210,6 +211,6 @@ def _graphical_row(p: NDArray[Any], delta: float, w: NDArray[Any], g: NDArray[An
         w += w[j] * g[j]
         loop = g[:, j] * g[j]  # what returns to its sender through j
         g += np.outer(g[:, j], g[j])
-        g /= np.where(loop < 1, 1 - loop, np.inf)[:, None]
+        g /= np.where(loop < 1 - 1e-9, 1 - loop, np.inf)[:, None]
         g[np.diag_indices_from(g)] = 0
-        w[j], g[j], g[:, j] = 0, 0, 0
+        g[j] = 0

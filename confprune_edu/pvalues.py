@@ -16,7 +16,8 @@ from confprune_edu import _checks
 
 Floats = NDArray[np.float64]
 
-# Sums of losses such as 0.1 carry rounding error: this close to an integer, a sum counts as that integer.
+# Sums of losses such as 0.1 carry rounding error: this close to an integer, a sum counts as that integer. (Rounding
+# down by at most 1e-9 is the same as raising alpha by 1e-9 / n.)
 ROUNDING = 1e-9
 
 
@@ -58,7 +59,7 @@ def bentkus(loss_sum: ArrayLike, n: int, alpha: float) -> Floats:
     min(1, e P[Bin(n, alpha) <= ceil(s)]): the binomial tail, paid for with a factor e that covers every law in [0, 1].
     Parameters, return value and errors as in `hoeffding`.
 
-    Source: Bentkus (2004), theorem 1.2; Bates et al., arXiv 2101.02703.
+    Source: Bentkus (2004); Bates et al., arXiv 2101.02703.
 
     >>> bentkus([0, 5, 5.2, 20], n=100, alpha=0.1).round(4).tolist()
     [0.0001, 0.1565, 0.3185, 1.0]
@@ -70,10 +71,10 @@ def bentkus(loss_sum: ArrayLike, n: int, alpha: float) -> Floats:
 def hoeffding_bentkus(loss_sum: ArrayLike, n: int, alpha: float) -> Floats:
     """The smaller of `hoeffding` and `bentkus`, the default of the literature; small means "certified safe".
 
-    The minimum of two p-values is not a p-value in general; here it is, since both bound the same tail probability.
+    The minimum of two p-values is not a p-value in general; here it is, since both lie above `tight`.
     Parameters, return value and errors as in `hoeffding`.
 
-    Source: Bates et al., arXiv 2101.02703, section 3.1; Learn then Test, arXiv 2110.01052, proposition 1.
+    Source: Bates et al., arXiv 2101.02703; Learn then Test, arXiv 2110.01052.
 
     >>> hoeffding_bentkus([0, 5, 20], n=100, alpha=0.1).round(4).tolist()
     [0.0, 0.1565, 1.0]
@@ -111,8 +112,10 @@ def tight(loss_sum: ArrayLike, n: int, alpha: float) -> Floats:
     min over integers c > s of E(c - B)+ / (c - s), capped at 1, for B ~ Bin(n, alpha). Never larger than `hoeffding`,
     `bentkus` or `prw`, and needs no rounding of s. Parameters, return value and errors as in `hoeffding`.
 
-    Why it is valid: x -> (c - x)+ is convex and decreasing, so E(c - S)+ <= E(c - B)+ (Hoeffding's convex order), and
-    Markov's inequality gives P[S <= s] <= E(c - B)+ / (c - s) for every c > s.
+    Why it is valid: let mu > alpha be the risk. x -> (c - x)+ is convex, so E(c - S)+ <= E(c - Bin(n, mu))+ (the convex
+    order of Hoeffding, 1963), and decreasing, so that this is at most E(c - B)+. Markov's inequality gives P[S <= s] <=
+    E(c - B)+ / (c - s) for every c > s. The bound increases with s, hence P[bound(S) <= u] <= u. Integers c suffice:
+    E(c - B)+ is linear between them.
 
     Source: Bentkus (2004); Pinelis (2006).
 
@@ -195,7 +198,7 @@ def betting(losses: ArrayLike, alpha: float) -> Floats:
     TypeError, ValueError
         Losses outside [0, 1], NaN, no example, or `alpha` outside (0, 1).
 
-    Source: Waudby-Smith and Ramdas, arXiv 2010.09686, sections 3.2 and 4.1 (predictable plug-in stakes).
+    Source: Waudby-Smith and Ramdas, arXiv 2010.09686 (one-sided, predictable plug-in stakes).
 
     >>> betting(np.full(1000, 0.08), alpha=0.1) < 0.01 < tight(80, 1000, 0.1)
     np.True_
@@ -226,10 +229,10 @@ def clt(losses: ArrayLike, alpha: float) -> Floats:
     alpha = _checks.number(alpha, "alpha")
     if len(x) == 1:
         return np.ones(x.shape[1:])[()]
-    gap = np.asarray(x.mean(axis=0) - alpha)
     sd = np.asarray(x.std(axis=0, ddof=1))
+    varied = (np.ptp(x, axis=0) > 0) & (sd > 1e-150)  # below that the variance underflows
+    gap = np.where(varied, x.mean(axis=0), x[0]) - alpha
     z = np.where(gap < 0, -np.inf, np.inf)
-    varied = np.ptp(x, axis=0) > 0
     np.divide(np.sqrt(len(x)) * gap, sd, out=z, where=varied)
     return ndtr(z)[()]
 
@@ -315,7 +318,8 @@ def _arguments(loss_sum: ArrayLike, n: int, alpha: float) -> tuple[NDArray[Any],
         whole = np.rint(s)
         near = np.abs(s - whole) <= ROUNDING
         s = whole.astype(np.int64) if near.all() else np.where(near, whole, s)
-    return _checks.within(s, "loss_sum", 0, n), n, alpha
+    s = _checks.within(s, "loss_sum", 0, n)
+    return s.astype(np.int64) if s.dtype.kind in "iu" else s, n, alpha
 
 
 def _by_count(formula: Callable[[NDArray[Any]], Floats], s: NDArray[Any], n: int) -> Floats:
@@ -331,7 +335,7 @@ def _ceil(s: NDArray[Any]) -> NDArray[np.int64]:
 
 def _hoeffding(s: NDArray[Any], n: int, alpha: float) -> Floats:
     mean = np.minimum(s / n, alpha)
-    return np.exp(-n * (rel_entr(mean, alpha) + rel_entr(1 - mean, 1 - alpha)))
+    return np.minimum(np.exp(-n * (rel_entr(mean, alpha) + rel_entr(1 - mean, 1 - alpha))), 1)
 
 
 def _bentkus(k: NDArray[np.int64], n: int, alpha: float) -> Floats:
