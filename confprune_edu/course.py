@@ -316,7 +316,7 @@ def cell_failure(executed, error):
     cells = code_cells(executed) if executed else []
     raised = [cell for cell in cells if any(output.output_type == "error" for output in cell.outputs)]
     started = [cell for cell in cells if cell.metadata.get("papermill", {}).get("start_time")]
-    return failure_text(message, (raised[:1] or started[-1:] or [None])[0])
+    return failure_text(message, executed, *(raised[:1] or started[-1:]))
 
 
 def widget_failure(executed):
@@ -326,7 +326,8 @@ def widget_failure(executed):
         for output in model["state"].get("outputs", []):
             if output["output_type"] == "error":
                 shown = [cell for cell in code_cells(executed) if name in displayed_models(cell, models)]
-                return failure_text(f"{output['ename']}: {output['evalue']} (in a widget's callback)", *shown[:1])
+                message = f"{output['ename']}: {output['evalue']} (in a widget's callback)"
+                return failure_text(message, executed, *shown[:1])
     return ""
 
 
@@ -339,11 +340,12 @@ def displayed_models(cell, models):
     return names
 
 
-def failure_text(message, cell=None):
-    """The lines to print about a failure: error, cell number as in the executed copy, source of the cell."""
+def failure_text(message, executed, cell=None):
+    """The lines to print about a failure: error, number of the cell in the executed copy, source of the cell."""
     lines = textwrap.wrap(textwrap.shorten(message, 3 * WIDTH), WIDTH - 2)
     if cell is not None:
-        lines += [f"in cell [{cell.execution_count or '?'}]:"]
+        number = cell.execution_count or 1 + code_cells(executed).index(cell)  # a dying kernel may not tell the count
+        lines += [f"in cell [{number}]:"]
         lines += [f"| {line}"[: WIDTH - 2] for line in cell.source.splitlines()]
     return textwrap.indent("\n".join(lines), "  ")
 
@@ -426,8 +428,10 @@ def summary(outcomes):
     lines = [f"{'notebook':{width}}  {'seconds':>8}  {'peak MB':>8}  headline"]
     for outcome in outcomes:
         peak = "n/a" if outcome.peak_mb is None else f"{outcome.peak_mb:.0f}"
-        last = "FAILED" if outcome.failure else textwrap.shorten(outcome.headline, max(20, WIDTH - width - 22))
-        lines += [f"{outcome.name:{width}}  {outcome.seconds:8.1f}  {peak:>8}  {last}".rstrip()]
+        start = f"{outcome.name:{width}}  {outcome.seconds:8.1f}  {peak:>8}  "
+        last = "FAILED" if outcome.failure else outcome.headline
+        wrapped = textwrap.fill(last, WIDTH, initial_indent=start, subsequent_indent=" " * len(start))
+        lines += [wrapped or start.rstrip()]
     for outcome in outcomes:
         if outcome.failure:
             lines += ["", f"FAILED {outcome.name}", outcome.failure]

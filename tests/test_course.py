@@ -1,0 +1,433 @@
+"""The `confprune` command, on small notebooks made here."""
+
+import gc
+import json
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from contextlib import redirect_stdout
+from io import StringIO
+from pathlib import Path
+from types import SimpleNamespace
+
+import nbformat
+import pytest
+from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
+
+from confprune_edu import __version__, course
+
+PYTHON = {"kernelspec": {"name": "elsewhere", "display_name": "Elsewhere", "language": "python"}}
+
+
+def code(source, *tags):
+    return new_code_cell(source, metadata={"tags": list(tags)})
+
+
+def write(folder, name, *cells):
+    folder.mkdir(exist_ok=True)
+    path = folder / f"{name}.ipynb"
+    nbformat.write(new_notebook(cells=list(cells), metadata=PYTHON), path)
+    return path
+
+
+def printed(path):
+    """All that the code cells of an executed notebook wrote to stdout."""
+    cells = [cell for cell in nbformat.read(path, 4).cells if cell.cell_type == "code"]
+    return "".join(o.text for cell in cells for o in cell.outputs if o.get("name") == "stdout")
+
+
+def rows(table):
+    """The table of a run: name -> (seconds, peak MB, last column), as text."""
+    return {r[1]: r.groups()[1:] for r in re.finditer(r"^(\d\d_\w+) +([\d.]+) +(\S+) *(.*)$", table, re.MULTILINE)}
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch):
+    """An empty notebooks' folder, which the command takes for the course's."""
+    monkeypatch.setattr(course, "notebooks_folder", lambda: tmp_path / "notebooks")
+    monkeypatch.chdir(tmp_path)
+    return tmp_path / "notebooks"
+
+
+# One run of seven notebooks, looked at from all sides
+
+
+PARAMETERS = """\
+alpha: float = 0.1  # tolerated risk
+n: int = 100  # examples
+grid: list = [0.5]
+name: str = "tight"
+loud: bool = False
+seed: int = 1"""
+SETTINGS = {"alpha": "5e-2", "n": "7", "grid": "[0.1, 0.2]", "loud": "True", "seed": "None", "name": "exact"}
+INTERACT = """\
+import ipywidgets
+@ipywidgets.interact(a=(0, 3))
+def draw(a=1):
+    raise ValueError("callback broke")"""
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    """`confprune run` on a course in which much goes wrong, with MPLBACKEND=Agg in the environment."""
+    root = tmp_path_factory.mktemp("course")
+    folder, output_dir = root / "notebooks", root / "executed"
+    shown = code("print((alpha, n, grid, name, loud, seed))", "headline")
+    write(folder, "01_ok", code(PARAMETERS, "parameters"), shown)
+    write(folder, "02_fails", code("x = 1"), code("y = 2\nx / 0"), code("print('not reached')"))
+    write(folder, "03_figure", code("import matplotlib.pyplot as plt\nplt.plot([1, 2])\nplt.show()"))
+    write(folder, "04_widget", code(INTERACT), code("print('goes on')"))
+    small = "import os, time\ntime.sleep(1)\nprint(os.getcwd(), os.environ['CONFPRUNE_STATIC'])"
+    write(folder, "05_small", code(small))
+    write(folder, "06_big", code("print('first')\nblock = bytearray(300_000_000)\ndel block\n6 * 7", "headline"))
+    write(folder, "07_dies", code("import os, signal\nos.kill(os.getpid(), signal.SIGKILL)"))
+    before = {path.name: path.read_bytes() for path in folder.iterdir()}
+    where, out, start = os.getcwd(), StringIO(), time.perf_counter()
+    with pytest.MonkeyPatch.context() as patch, redirect_stdout(out):
+        patch.setattr(course, "notebooks_folder", lambda: folder)
+        patch.setenv("MPLBACKEND", "Agg")
+        options = ["--jobs", "2", "--timeout", "20", "--output-dir", str(output_dir)]
+        exit_code = course.main(["run", *options, *(word for pair in SETTINGS.items() for word in ("-p", *pair))])
+        assert os.getcwd() == where
+    return SimpleNamespace(
+        exit_code=exit_code,
+        seconds=time.perf_counter() - start,
+        text=out.getvalue(),
+        rows=rows(out.getvalue()),
+        folder=folder,
+        out=output_dir,
+        before=before,
+    )
+
+
+def test_run_reports_every_notebook_and_exits_1(whole):
+    assert whole.exit_code == 1
+    assert list(whole.rows) == [name.removesuffix(".ipynb") for name in sorted(whole.before)]
+    failed = {name for name, row in whole.rows.items() if row[2] == "FAILED"}
+    assert failed == {"02_fails", "04_widget", "07_dies"}
+    assert max(map(len, whole.text.splitlines())) <= 100
+
+
+def test_run_leaves_the_sources_byte_identical(whole):
+    assert {path.name: path.read_bytes() for path in whole.folder.iterdir()} == whole.before
+
+
+def test_run_shows_the_failing_cell(whole):
+    assert "FAILED 02_fails\n  ZeroDivisionError: division by zero\n  in cell [2]:\n  | y = 2\n" in whole.text
+    assert "not reached" not in printed(whole.out / "02_fails.ipynb")
+
+
+def test_run_finds_errors_in_widget_callbacks(whole):
+    assert "FAILED 04_widget\n  ValueError: callback broke (in a widget's callback)\n  in cell [1]:\n" in whole.text
+    assert "  | @ipywidgets.interact(a=(0, 3))\n" in whole.text
+    assert printed(whole.out / "04_widget.ipynb") == "goes on\n"
+
+
+def test_run_names_the_cell_in_which_a_kernel_died(whole):
+    assert "FAILED 07_dies\n  DeadKernelError: Kernel died\n  in cell [1]:\n  | import os, signal\n" in whole.text
+    assert whole.rows["07_dies"][1] == "n/a"
+
+
+def test_run_passes_typed_parameters_and_shows_the_headline(whole):
+    assert whole.rows["01_ok"][2] == "(0.05, 7, [0.1, 0.2], 'exact', True, None)"
+
+
+def test_headline_is_empty_without_the_tag_and_the_last_output_with_it(whole):
+    assert whole.rows["03_figure"][2] == ""
+    assert whole.rows["06_big"][2] == "42"
+
+
+def test_run_stores_figures_whatever_mplbackend_says(whole):
+    outputs = nbformat.read(whole.out / "03_figure.ipynb", 4).cells[0].outputs
+    assert ["image/png" in output.get("data", {}) for output in outputs].count(True) == 1
+
+
+def test_kernels_work_in_the_notebooks_folder_with_static_widgets(whole):
+    assert printed(whole.out / "05_small.ipynb") == f"{whole.folder} 1\n"
+
+
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="peak memory is read from Linux's /proc")
+def test_peak_memory_is_the_kernels_own(whole):
+    small, big = (float(whole.rows[name][1]) for name in ("05_small", "06_big"))
+    assert 20 < small < 200  # a bare kernel; megabytes, not kilobytes
+    assert 295 < big - small < 350
+
+
+def test_seconds_are_those_of_the_notebook(whole):
+    seconds = [float(row[0]) for row in whole.rows.values()]
+    assert float(whole.rows["05_small"][0]) > 1
+    assert max(seconds) < whole.seconds < sum(seconds)  # two at a time
+
+
+def test_a_long_headline_is_shown_whole_within_the_columns():
+    headline = "certified: " + "0.5 " * 40
+    table = course.summary([course.Outcome("05_mnist", 1.0, None, headline, "")])
+    assert " ".join(table.split()).endswith(f"05_mnist 1.0 n/a {headline.strip()}")
+    assert max(map(len, table.splitlines())) <= 100
+
+
+# Time-outs, several at once, an interrupt
+
+
+def test_a_cell_may_not_take_longer_than_the_timeout(folder, capsys, caplog):
+    write(folder, "01_hangs", code("1 + 1"), code("import time\ntime.sleep(60)"), code("2 + 2"))
+    start = time.perf_counter()
+    assert course.main(["run", "--timeout", "1"]) == 1
+    assert time.perf_counter() - start < 30
+    out = capsys.readouterr().out
+    assert "CellTimeoutError: A cell timed out" in out
+    assert "in cell [2]:\n  | import time\n" in out
+    assert not caplog.records  # nothing is reported twice
+
+
+def test_jobs_run_side_by_side(folder, capsys):
+    meet = (
+        "import pathlib, time\npathlib.Path({!r}).touch()\nwhile not pathlib.Path({!r}).exists():\n    time.sleep(0.05)"
+    )
+    write(folder, "01_left", code(meet.format("left", "right")))
+    write(folder, "02_right", code(meet.format("right", "left")))
+    assert course.main(["run", "--jobs", "2", "--timeout", "30"]) == 0
+    assert list(rows(capsys.readouterr().out)) == ["01_left", "02_right"]
+    gc.collect()  # an event loop left open would warn here, and fail the test
+
+
+def test_the_kernel_is_silent_and_one_bar_counts_the_cells(folder, capfd):
+    write(folder, "01_ok", code("1"), new_markdown_cell("text"), code("2"), code(" "))
+    assert course.main(["run"]) == 0
+    err = capfd.readouterr().err
+    assert "2/2" in err
+    assert "IPKernelApp" not in err and "Executing" not in err  # the kernel's log, papermill's bar
+
+
+INTERRUPTED = """\
+import pathlib, signal, sys
+from confprune_edu import course
+signal.signal(signal.SIGINT, signal.default_int_handler)  # the tests may run in the background, where it is ignored
+course.notebooks_folder = lambda: pathlib.Path("notebooks").resolve()
+sys.exit(course.main(["run"]))"""
+
+
+@pytest.fixture
+def long_run(folder):
+    """A process of its own with a `confprune run` of two notebooks, within a long cell; its kernel must end with it."""
+    sleep = "import os, time\nprint(os.getpid(), file=open('pid', 'w'), flush=True)\ntime.sleep(60)"
+    write(folder, "01_long", code(sleep))
+    write(folder, "02_next", code("1"))
+    process = subprocess.Popen([sys.executable, "-c", INTERRUPTED], stderr=subprocess.PIPE, text=True)
+    try:
+        kernel = int(wait_for(lambda: (folder / "pid").exists() and (folder / "pid").read_text().strip()))
+        yield process
+        assert not Path("executed/02_next.ipynb").exists()
+        with pytest.raises(ProcessLookupError):
+            os.kill(kernel, 0)
+    finally:
+        process.kill()
+        process.wait()
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="needs POSIX signals")
+def test_an_interrupt_ends_the_kernels_and_exits_130(long_run):
+    long_run.send_signal(signal.SIGINT)
+    _, err = long_run.communicate(timeout=20)
+    assert long_run.returncode == 130
+    assert err.endswith("confprune: interrupted; the kernels have ended\n") and "Traceback" not in err
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="needs POSIX signals")
+def test_a_closed_terminal_ends_the_kernels(long_run):
+    long_run.stderr.close()  # the next drawing of the bar fails
+    assert long_run.wait(20) != 0
+
+
+def wait_for(condition, seconds=30):
+    """The first true value of `condition()`."""
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        if value := condition():
+            return value
+        time.sleep(0.05)
+    raise TimeoutError(f"nothing within {seconds} s")
+
+
+# What is refused before anything runs
+
+
+def refusal(capsys, *argv):
+    assert course.main(list(argv)) == 2
+    assert not Path("executed").exists()
+    return capsys.readouterr().err
+
+
+def test_names(folder):
+    names = ["04_tests", "05_mnist", "05_mnist_again", "06_polyps"]
+    course_notebooks = [write(folder, name) for name in names]
+    write(folder, "Untitled")  # a reader's own
+    assert course.course_notebooks(folder) == course_notebooks
+
+    def chosen(*names):
+        return [path.stem for path in course.choose(names, course_notebooks)]
+
+    assert chosen() == names
+    assert chosen("06", "04_tests.ipynb", "04") == ["06_polyps", "04_tests"]
+    assert chosen("05_mnist") == ["05_mnist"]
+    assert chosen("05_mnist_") == ["05_mnist_again"]
+
+
+def test_an_unknown_or_ambiguous_name_lists_the_choices(folder, capsys):
+    for name in ("04_tests", "05_mnist", "05_other"):
+        write(folder, name)
+    assert "'7' fits no notebook; choose from:\n  04_tests\n  05_mnist\n  05_other\n" in refusal(capsys, "run", "7")
+    assert refusal(capsys, "run", "05").endswith("several notebooks; choose from:\n  05_mnist\n  05_other\n")
+
+
+def test_an_unknown_parameter_is_refused(folder, capsys):
+    write(folder, "01_one", code("alpha: float = 0.1", "parameters"))
+    write(folder, "02_two", code("n: int = 10", "parameters"))
+    assert "no chosen notebook has a parameter 'alhpa'; they have: alpha, n" in refusal(
+        capsys, "run", "-p", "alhpa", "1"
+    )
+    assert "a parameter 'n'; they have: alpha" in refusal(capsys, "run", "01", "-p", "n", "1")
+    assert "not valid YAML" in refusal(capsys, "run", "-p", "n", "[1, 2")
+
+
+def test_a_parameter_goes_to_the_notebooks_that_have_it(folder):
+    one = write(folder, "01_one", code("alpha: float = 0.1", "parameters"))
+    two = write(folder, "02_two", code("n: int = 10", "parameters"), code("alpha = 0.3"))
+    assert course.assign({"alpha": 0.2}, [one, two]) == {one: {"alpha": 0.2}, two: {}}
+
+
+def test_the_notebooks_folder_is_no_output_dir(folder, capsys):
+    source = write(folder, "01_one", code("1"))
+    before = source.read_bytes()
+    for spelling in (str(folder), "notebooks/../notebooks/"):
+        assert "is the notebooks' own folder" in refusal(capsys, "run", "--output-dir", spelling)
+    assert "cannot be made: File exists" in refusal(capsys, "run", "--output-dir", str(source))
+    assert source.read_bytes() == before
+
+
+def test_a_file_that_is_no_notebook_is_refused(folder, capsys):
+    write(folder, "01_one")
+    (folder / "02_torn.ipynb").write_text('{"cells": [')
+    assert course.main(["run"]) == 2
+    assert "02_torn.ipynb is not a notebook" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("argv", [["run", "--jobs", "0"], ["run", "--timeout", "x"], ["run", "-p", "alpha"], ["lift"]])
+def test_a_malformed_command_line_exits_2(argv):
+    with pytest.raises(SystemExit) as stop:
+        course.main(argv)
+    assert stop.value.code == 2
+
+
+# list, help, version
+
+
+def test_list(folder, capsys):
+    about = new_markdown_cell("# How many errors?\n\n**Run time:** about 20 s. Needs torch: no\n\n## Later")
+    write(folder, "02_errors", about, code("alpha: float = 0.1  # tolerated risk\nseed = 0", "parameters"))
+    write(folder, "01_first", code("# Not a title"), new_markdown_cell("## Hello"))
+    assert course.main(["list"]) == 0
+    assert capsys.readouterr().out.splitlines() == [
+        "01_first  Hello",
+        "02_errors  How many errors?",
+        "    run time: about 20 s",
+        "    alpha: float = 0.1              tolerated risk",
+        "    seed: any type = 0",
+    ]
+
+
+def test_long_lines_of_the_list_are_wrapped(folder, capsys):
+    write(folder, "01_long", code(f"alpha: float = 0.1  # {'very ' * 40}long", "parameters"))
+    course.main(["list"])
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) > 2 and max(map(len, lines)) <= 100
+
+
+def test_the_folder_is_in_the_package_or_beside_it(tmp_path, monkeypatch):
+    package = tmp_path / "confprune_edu"
+    package.mkdir()
+    monkeypatch.setattr(course, "__file__", str(package / "course.py"))
+    with pytest.raises(course.Refused, match=r"no notebook found in .*is the installation complete"):
+        course.notebooks_folder()
+    write(tmp_path / "notebooks", "01_checkout")
+    assert course.notebooks_folder() == tmp_path / "notebooks"
+    write(package / "notebooks", "01_installed")
+    assert course.notebooks_folder() == package / "notebooks"
+
+
+def test_no_command_prints_help_and_version_the_version(capsys):
+    assert course.main([]) == 0
+    assert "usage: confprune" in capsys.readouterr().out
+    with pytest.raises(SystemExit) as stop:
+        course.main(["--version"])
+    assert stop.value.code == 0
+    assert capsys.readouterr().out == f"confprune {__version__}\n"
+
+
+def test_help_imports_nothing_heavy():
+    heavy = "{'torch', 'papermill', 'nbformat', 'matplotlib', 'scipy', 'numpy'}"
+    script = f"import sys\nfrom confprune_edu import course\ncourse.main([])\nsys.exit(str({heavy} & set(sys.modules)))"
+    run = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+    assert run.stderr == "set()\n"
+
+
+# JupyterLab
+
+
+def test_lab_hands_on_port_and_options(folder, monkeypatch):
+    write(folder, "01_one")
+    monkeypatch.setattr(sys, "platform", "linux")
+    replaced = []
+    monkeypatch.setattr(os, "execv", lambda program, argv: replaced.append((program, argv)))
+    course.main(["lab", "--port", "0", "--", "--no-browser", "--debug"])
+    command = course.lab_command(folder, 0, ["--no-browser", "--debug"])
+    assert replaced == [(sys.executable, command)]
+    assert not any("token" in option or "0.0.0.0" in option for option in command)
+
+
+LAB = """\
+import pathlib
+from confprune_edu import course
+course.notebooks_folder = lambda: pathlib.Path("notebooks").resolve()
+course.main(["lab", "--port", "0", "--", "--no-browser", "--allow-root"])"""
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="the process is replaced on POSIX only")
+def test_lab_serves_the_notebooks_on_this_machine_behind_a_token(folder):
+    write(folder, "01_one")
+    own = {f"JUPYTER_{kind}_DIR": str(folder.parent / kind) for kind in ("RUNTIME", "CONFIG", "DATA")}
+    environment = {name: value for name, value in os.environ.items() if name != "JUPYTER_TOKEN"} | own
+    server = subprocess.Popen([sys.executable, "-c", LAB], env=environment, stderr=subprocess.DEVNULL)
+    try:
+        info = wait_for(lambda: read_json(folder.parent / "RUNTIME" / f"jpserver-{server.pid}.json"))
+        assert info["url"].startswith(("http://127.0.0.1:", "http://localhost:"))
+        wait_for(lambda: listens(info["port"]))  # it writes the file just before
+        contents = f"{info['url']}api/contents"
+        with pytest.raises(urllib.error.HTTPError, match="403") as refused:
+            urllib.request.urlopen(contents)
+        refused.value.close()
+        with urllib.request.urlopen(f"{contents}?token={info['token']}") as reply:
+            assert [entry["name"] for entry in json.load(reply)["content"]] == ["01_one.ipynb"]
+    finally:
+        server.terminate()
+        server.wait(20)
+
+
+def listens(port):
+    """Whether something on this machine accepts connections to `port`."""
+    with socket.socket() as client:
+        return client.connect_ex(("127.0.0.1", port)) == 0
+
+
+def read_json(path):
+    """The content of a JSON file; None while it is not there, or half written."""
+    try:
+        return json.loads(path.read_text())
+    except (FileNotFoundError, json.JSONDecodeError):
+        return None
