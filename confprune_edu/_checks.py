@@ -27,6 +27,17 @@ def positive_int(value: Any, name: str) -> int:
     return int(value)
 
 
+def interval(value: Any, name: str) -> tuple[float, float]:
+    """`value` as (low, high), finite, low < high."""
+    try:
+        low, high = (float(end) for end in value)
+    except (TypeError, ValueError):
+        raise ValueError(f"{name} must be two numbers, low < high, got {value!r}") from None
+    if not -np.inf < low < high < np.inf:
+        raise ValueError(f"{name} must be two numbers, low < high, got {value!r}")
+    return low, high
+
+
 def choice(value: Any, name: str, options: Any) -> str:
     """`value`, one of the names in `options`."""
     if not isinstance(value, str) or value not in options:
@@ -64,6 +75,14 @@ def losses(
     if array.size == 0:
         raise ValueError(f"{name} must hold at least one example and one candidate, got shape {array.shape}")
     return within(array, name, low, high)
+
+
+def mask(values: Any, name: str, m: int) -> NDArray[np.bool_]:
+    """`values` as a bool array of shape (m,)."""
+    array = np.asarray(values)
+    if array.dtype != bool or array.shape != (m,):
+        raise ValueError(f"{name} must give a bool mask of shape ({m},), got {array.dtype} of shape {array.shape}")
+    return array
 
 
 def ratios(values: Any) -> NDArray[np.float64]:

@@ -59,8 +59,8 @@ class Calibration:
         Range of the loss; p-values are computed from losses and alpha rescaled to [0, 1].
     model_sha256 : str or None
         Fingerprint of the calibrated network's parameters and buffers; None if only losses were seen.
-    criterion, finished : str, bool
-        "magnitude", "custom" or "unknown"; whether a `finish` was part of the family.
+    criterion, scores_sha256, finished : str, str or None, bool
+        "magnitude", "custom" or "unknown"; fingerprint of custom scores; whether a `finish` was part of the family.
     """
 
     ratio: float | None
@@ -78,6 +78,7 @@ class Calibration:
     model_sha256: str | None = None
     criterion: str = "unknown"
     finished: bool = False
+    scores_sha256: str | None = None
     scores: Mapping[str, Tensor] | None = field(default=None)
     finish: pruning.Finish | None = field(default=None)
 
@@ -95,7 +96,7 @@ class Calibration:
         Raises
         ------
         ValueError
-            Nothing was certified; `model` is not the one that was calibrated; custom scores or `finish` are missing.
+            Nothing was certified; `model`, scores or `finish` are not those that were calibrated.
         """
         from confprune_edu import pruning
 
@@ -103,10 +104,18 @@ class Calibration:
             raise ValueError("nothing was certified: there is no certified network")
         if self.model_sha256 not in (None, pruning.fingerprint(model)):
             raise ValueError("model is not the one that was calibrated: its weights, buffers or dtype differ")
-        scores, finish = scores or self.scores, finish or self.finish
-        if (self.criterion == "custom" and scores is None) or (self.finished and finish is None):
-            raise ValueError("this certificate used custom scores or a finish: prune(model, scores, finish) needs them")
+        scores = self.scores if scores is None else scores
+        finish = self.finish if finish is None else finish
+        if self.criterion != "unknown":
+            self._same_family(None if scores is None else pruning.digest(scores), finish)
         return next(pruning.family(model, [self.ratio], scores, finish)).eval()
+
+    def _same_family(self, scores_sha256: str | None, finish: pruning.Finish | None) -> None:
+        if scores_sha256 != self.scores_sha256:
+            used = "magnitude" if self.scores_sha256 is None else "the scores that it was calibrated with"
+            raise ValueError(f"scores differ from those of this certificate, which is about {used}")
+        if (finish is not None) != self.finished:
+            raise ValueError(f"finish must be {'the one' if self.finished else 'None, as'} that was calibrated")
 
     def plot(self, **options: Any) -> Any:
         """Risk and p-values against the ratio, see `plots.calibration`."""
@@ -132,18 +141,12 @@ class Calibration:
         if not isinstance(record, dict) or (record.get("schema"), record.get("version")) != (SCHEMA, VERSION):
             found = (record.get("schema"), record.get("version")) if isinstance(record, dict) else type(record).__name__
             raise ValueError(f"not a calibration record of schema {SCHEMA}, version {VERSION}: got {found}")
-        values = {name: record[name] for name in _JSON_FIELDS if name in record}
         if missing := [name for name in _JSON_FIELDS if name not in record]:
             raise ValueError(f"the calibration record lacks {', '.join(missing)}")
-        for name in ("p_values", "loss_means", "ratios"):
-            values[name] = np.array(values[name], dtype=np.float64)
-        values["rejected"] = np.array(values["rejected"], dtype=bool)
-        values["loss_range"] = tuple(values["loss_range"])
-        if len({values[name].shape for name in ("p_values", "loss_means", "ratios", "rejected")}) != 1:
-            raise ValueError("the calibration record's p_values, loss_means, ratios and rejected differ in length")
-        if values["ratio"] != _largest(values["ratios"], values["rejected"]):
-            raise ValueError(f"the calibration record's ratio {values['ratio']} is not the largest certified one")
-        return cls(**values)
+        try:
+            return cls(**_consistent({name: record[name] for name in _JSON_FIELDS}))
+        except (TypeError, ValueError) as problem:
+            raise ValueError(f"the calibration record contradicts itself: {problem}") from None
 
     def __repr__(self) -> str:
         return "\n".join(textwrap.fill(part, 96) for part in (self._headline(), self._claim(), self._facts()))
@@ -181,6 +184,29 @@ class Calibration:
             f"n = {self.n}, {self.p_value} p-values, {self.procedure}; "
             f"{certified} of {tested} tested ratios certified, {len(self.ratios)} in the grid{mean}"
         )
+
+
+def _consistent(record: dict[str, Any]) -> dict[str, Any]:
+    """The fields of a record, checked as the arguments of a calibration are, lists as arrays."""
+    values = dict(record)
+    for name in ("p_values", "loss_means", "ratios"):
+        values[name] = np.array(record[name], dtype=np.float64)
+    values["loss_range"] = low, high = _checks.interval(record["loss_range"], "loss_range")
+    _settings(record["alpha"], record["delta"], record["p_value"], "fixed_sequence", low, high)
+    _checks.positive_int(record["n"], "n")
+    grid, p, means = _checks.ratios(values["ratios"]), values["p_values"], values["loss_means"]
+    values["rejected"] = _checks.mask(record["rejected"], "rejected", len(grid))
+    if p.shape != grid.shape or means.shape != grid.shape:
+        raise ValueError("p_values, loss_means and ratios differ in length")
+    _checks.within(p[~np.isnan(p)], "p_values", 0, 1)
+    _checks.within(means[~np.isnan(means)], "loss_means", low, high)
+    if np.isnan(p[values["rejected"]]).any() or record["ratio"] != _largest(grid, values["rejected"]):
+        raise ValueError(f"ratio {record['ratio']} is not the largest certified one")
+    kinds = dict.fromkeys(("procedure", "loss", "criterion"), str) | {"finished": bool}
+    optional = dict.fromkeys(("model_sha256", "scores_sha256"), (str, type(None)))
+    if odd := [name for name, kind in (kinds | optional).items() if not isinstance(record[name], kind)]:
+        raise ValueError(f"{', '.join(odd)} of another type")
+    return values
 
 
 _JSON_FIELDS = tuple(name for name in Calibration.__dataclass_fields__ if name not in ("scores", "finish"))
@@ -260,7 +286,8 @@ def calibrate(
         "model_sha256": pruning.fingerprint(model),
         "criterion": "magnitude" if scores is None else "custom",
         "finished": finish is not None,
-        "scores": scores,
+        "scores": None if scores is None else {name: score.detach().clone() for name, score in scores.items()},
+        "scores_sha256": None if scores is None else pruning.digest(scores),
         "finish": finish,
     }
     if procedure in ("fixed_sequence", fwer.fixed_sequence):
@@ -308,7 +335,7 @@ def calibrate_losses(
     0.5
     """
     grid = _checks.ratios(ratios)
-    low, high = (float(end) for end in loss_range)
+    low, high = _checks.interval(loss_range, "loss_range")
     _settings(alpha, delta, p_value, procedure, low, high)
     table = _checks.losses(losses, low, high, ndim=(2,))
     if table.shape[1] != len(grid):
@@ -356,7 +383,7 @@ def _certify(
     p[:tested] = _p_values(losses, alpha, p_value, *loss_range)
     means[:tested] = pvalues.loss_sums(losses) / n
     rejected = np.zeros(len(grid), dtype=bool)
-    rejected[:tested] = _mask(fwer.named(procedure)(p[:tested], delta), tested)
+    rejected[:tested] = fwer.named(procedure)(p[:tested], delta)
     return Calibration(
         ratio=_largest(grid, rejected),
         rejected=rejected,
@@ -371,13 +398,6 @@ def _certify(
         loss_range=loss_range,
         **provenance,
     )
-
-
-def _mask(rejected: Any, m: int) -> NDArray[np.bool_]:
-    mask = np.asarray(rejected)
-    if mask.dtype != bool or mask.shape != (m,):
-        raise ValueError(f"procedure must return a bool mask of shape ({m},), got {mask.dtype} of shape {mask.shape}")
-    return mask
 
 
 def _largest(grid: NDArray[np.float64], rejected: NDArray[np.bool_]) -> float | None:

@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
+from torch.utils._pytree import tree_leaves, tree_map_only
 from torch.utils.data import DataLoader, Dataset
 from tqdm.auto import tqdm
 
@@ -144,7 +145,7 @@ def _columns(
     progress: bool,
 ) -> Iterator[NDArray[Any]]:
     with pruning.same_random_state(*generators), torch.inference_mode():
-        reference = [(full(_to(x, device)), _to(y, device), mark) for x, y, mark in batches()]
+        reference = [(full(_own(_to(x, device))), _to(y, device), mark) for x, y, mark in batches()]
     if not reference:
         raise ValueError("data must hold at least one calibration example")
     low, high = loss_range(loss)
@@ -167,7 +168,7 @@ def _columns(
 def _batch_losses(candidate: nn.Module, loss: Loss, batch: Any, known: Any, device: torch.device) -> NDArray[Any]:
     if batch is None or known is None or batch[2] != known[2]:
         raise ValueError("data gave other examples on its second pass: a loader must repeat them in the same order")
-    values = torch.as_tensor(loss(candidate(_to(batch[0], device)), known[0], known[1]))
+    values = torch.as_tensor(loss(candidate(_own(_to(batch[0], device))), _own(known[0]), _own(known[1])))
     size = _size(batch[0])
     if values.ndim != 1 or size not in (None, len(values)):
         raise ValueError(
@@ -185,14 +186,16 @@ def _batches(data: Any, batch_size: int | None) -> tuple[Batches, list[torch.Gen
         data = DataLoader(data, batch_size=batch_size or 256)
     if isinstance(data, DataLoader):
         loader: DataLoader[Any] = data
-        owners = (loader, loader.sampler, getattr(loader.batch_sampler, "sampler", None))
-        generators = {id(g): g for g in (getattr(o, "generator", None) for o in owners) if g is not None}
+        owners = (loader, loader.sampler, loader.batch_sampler, getattr(loader.batch_sampler, "sampler", None))
+        drawn_from = [getattr(owner, "generator", None) for owner in owners]
+        generators = {id(g): g for g in drawn_from if isinstance(g, torch.Generator)}
         return lambda: ((*pair, _mark(pair[0])) for pair in map(_pair, loader)), list(generators.values())
     inputs, targets = _pair(data)
     x = _tensor(inputs, "inputs")
     y = None if targets is None else _tensor(targets, "targets")
-    if y is not None and len(y) != len(x):
-        raise ValueError(f"inputs and targets must have one row an example, got {len(x)} and {len(y)}")
+    if y is not None and (y.ndim == 0 or x.ndim == 0 or len(y) != len(x)):
+        shapes = f"{tuple(x.shape)} and {tuple(y.shape)}"
+        raise ValueError(f"inputs and targets must have one row an example, got shapes {shapes}")
     if x.ndim == 0 or len(x) == 0:
         raise ValueError("data must hold at least one calibration example")
     size = batch_size or min(max(BATCH_ELEMENTS * len(x) // max(x.numel(), 1), 1), 1024)
@@ -213,13 +216,16 @@ def _pair(batch: Any) -> tuple[Any, Any]:
 def _tensor(values: Any, name: str) -> Tensor:
     if not isinstance(values, (Tensor, np.ndarray)):
         raise TypeError(f"{name} must be a tensor or an array, or data a DataLoader; got {type(values).__name__}")
-    return torch.as_tensor(np.require(values, requirements="W") if isinstance(values, np.ndarray) else values)
+    return torch.as_tensor(np.require(values, requirements=["C", "W"]) if isinstance(values, np.ndarray) else values)
 
 
 def _to(value: Any, device: torch.device) -> Any:
-    if isinstance(value, dict):
-        return {name: _to(part, device) for name, part in value.items()}
-    return value.to(device) if hasattr(value, "to") else value
+    return tree_map_only(Tensor, lambda tensor: tensor.to(device), value)
+
+
+def _own(value: Any) -> Any:
+    """A copy that a network or a loss may write into."""
+    return tree_map_only(Tensor, Tensor.clone, value)
 
 
 def _size(x: Any) -> int | None:
@@ -231,4 +237,5 @@ def _size(x: Any) -> int | None:
 
 def _mark(x: Any) -> Any:
     """Enough of a loader's batch to notice that another pass gave other examples."""
-    return x.sum(dtype=torch.float64).item() if isinstance(x, Tensor) and not x.is_complex() else None
+    tensors = [part for part in tree_leaves(x) if isinstance(part, Tensor)]
+    return pruning.digest({str(i): tensor for i, tensor in enumerate(tensors)})

@@ -5,6 +5,7 @@ bool mask `rejected` of the same shape. Rejecting H_j: risk_j > alpha certifies 
 between the p-values; an order, weights or starting points must be fixed before the losses are seen.
 """
 
+import functools
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -157,12 +158,23 @@ PROCEDURES: dict[str, Callable[..., Bools]] = {f.__name__: f for f in (bonferron
 
 
 def named(procedure: Procedure) -> Callable[[NDArray[np.float64], float], Bools]:
-    """The function behind a name of `PROCEDURES`; a function (p_values, delta) -> rejected is its own answer.
+    """The function behind a name of `PROCEDURES`, for (m,) and (trials, m).
+
+    A function (p_values (m,), delta) -> rejected (m,) stands for itself: it is called row by row and its mask checked.
 
     >>> named("holm")([0.01, 0.2], 0.1).tolist()
     [True, False]
     """
+    if callable(procedure) and procedure not in PROCEDURES.values():
+        return functools.partial(_row_by_row, procedure)
     return procedure if callable(procedure) else PROCEDURES[_checks.choice(procedure, "procedure", PROCEDURES)]
+
+
+def _row_by_row(procedure: Callable[..., Any], p_values: NDArray[np.float64], delta: float) -> Bools:
+    """A caller's function, which knows one row only, on each row of p-values (m,) or (trials, m)."""
+    m = p_values.shape[-1]
+    rows = [_checks.mask(procedure(row.copy(), delta), "procedure", m) for row in p_values.reshape(-1, m)]
+    return np.array(rows).reshape(p_values.shape)
 
 
 def _arguments(p_values: ArrayLike, delta: float) -> tuple[NDArray[np.float64], float]:

@@ -131,8 +131,9 @@ def dice_degradation(pruned: Tensor, full: Tensor, target: Tensor) -> Tensor:
     >>> dice_degradation(pruned, full, torch.tensor([[[True, True, False]]])).round(decimals=4)
     tensor([0.3333], dtype=torch.float64)
     """
-    truth = _truth(target, pruned)
-    return (_dice(_mask(full, "full"), truth) - _dice(_mask(pruned, "pruned"), truth)).clamp_min(0)
+    a, b = _mask(pruned, "pruned"), _mask(full, "full")
+    truth = _truth(target, a)
+    return (_dice(b, truth) - _dice(a, truth)).clamp_min(0)
 
 
 def _scores(output: Any, name: str) -> Tensor:

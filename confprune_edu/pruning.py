@@ -148,12 +148,20 @@ def fingerprint(model: nn.Module) -> str:
     >>> fingerprint(nn.Linear(2, 2)) == fingerprint(nn.Linear(2, 2))
     False
     """
-    digest = hashlib.sha256()
-    for name, value in model.state_dict().items():
-        if isinstance(value, Tensor):
-            digest.update(f"{name} {value.dtype} {tuple(value.shape)}".encode())
-            digest.update(value.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data)
-    return digest.hexdigest()
+    return digest(dict([*model.named_parameters(remove_duplicate=False), *model.named_buffers(remove_duplicate=False)]))
+
+
+def digest(tensors: Mapping[str, Tensor]) -> str:
+    """SHA-256 of named tensors: names, dtypes, shapes and bytes, in the order of the names.
+
+    >>> digest({"a": torch.zeros(2)}) == digest({"a": torch.zeros(2, 1)})
+    False
+    """
+    sha = hashlib.sha256()
+    for name, value in sorted(tensors.items()):
+        sha.update(f"{name} {value.dtype} {tuple(value.shape)}".encode())
+        sha.update(_bytes(value))
+    return sha.hexdigest()
 
 
 @contextlib.contextmanager
@@ -170,6 +178,10 @@ def same_random_state(*generators: torch.Generator) -> Iterator[None]:
         random.setstate(python)
         for generator, state in zip(generators, states, strict=True):
             generator.set_state(state)
+
+
+def _bytes(tensor: Tensor) -> memoryview:
+    return tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data
 
 
 def _weights_of(module: nn.Module) -> list[str]:
@@ -209,13 +221,17 @@ def _global_rank(model: nn.Module, scores: Mapping[str, Tensor] | None) -> Tenso
     """Rank of every prunable weight, int64 (N,) in the order of `prunable`: 0 is the first to go."""
     weights = _some(prunable(model))
     scores = magnitude(model) if scores is None else scores
+    if not isinstance(scores, Mapping) or not all(isinstance(s, Tensor) for s in scores.values()):
+        raise TypeError("scores must be a dict from the names of prunable(model) to tensors")
     if set(scores) != set(weights):
         odd = sorted(set(scores) ^ set(weights))
         raise ValueError(f"scores must have the names of prunable(model); missing or unknown: {', '.join(odd)}")
     for name, weight in weights.items():
         if scores[name].shape != weight.shape:
             raise ValueError(f"scores[{name!r}] must have shape {tuple(weight.shape)}, got {tuple(scores[name].shape)}")
-    flat = torch.cat([scores[name].detach().flatten().cpu() for name in weights])
+    mixed = len({score.dtype for score in scores.values()}) > 1  # torch.cat would round int64 to a neighbour's float16
+    parts = [scores[name].detach().flatten().cpu() for name in weights]
+    flat = torch.cat([part.double() for part in parts] if mixed else parts)
     if flat.isnan().any():
         raise ValueError("scores must not be NaN (are there NaN weights in the model?)")
     rank = torch.empty(len(flat), dtype=torch.int64)
@@ -225,22 +241,34 @@ def _global_rank(model: nn.Module, scores: Mapping[str, Tensor] | None) -> Tenso
 
 @torch.no_grad()
 def _pruned_copy(model: nn.Module, rank: Tensor, zeros: int, finish: Finish | None) -> nn.Module:
-    pruned = copy.deepcopy(model)
-    weights = list(prunable(pruned).values())
+    pruned = _copy(model)
+    weights = [pruned.get_parameter(name) for name in prunable(model)]
     gone = torch.split(rank < zeros, [w.numel() for w in weights])
     for weight, mask in zip(weights, gone, strict=True):
         weight.masked_fill_(mask.view(weight.shape).to(weight.device), 0)
     if finish is not None:
         _finish(pruned, finish)
-        if any(bool(w.cpu().flatten()[mask].any()) for w, mask in zip(prunable(pruned).values(), gone, strict=True)):
+        if any(bool(w.cpu().flatten()[mask].any()) for w, mask in zip(weights, gone, strict=True)):
             raise ValueError("finish changed pruned weights: they must stay zero")
     return pruned
+
+
+def _copy(model: nn.Module) -> nn.Module:
+    """A deep copy in which parameters that share memory (weights tied through `.data`) still do."""
+    first: dict[Any, nn.Parameter] = {}
+    copied = copy.deepcopy(model)
+    for name, weight in model.named_parameters(remove_duplicate=False):
+        key = (weight.data_ptr(), weight.shape, weight.stride())
+        twin = copied.get_parameter(name)
+        if weight.numel() and not weight.is_meta:
+            twin.data = first.setdefault(key, twin).data
+    return copied
 
 
 def _finish(pruned: nn.Module, finish: Finish) -> None:
     pruned.eval()
     with same_random_state(), torch.enable_grad():
-        torch.manual_seed(0)
+        torch.default_generator.manual_seed(0)
         np.random.seed(0)  # noqa: NPY002
         random.seed(0)
         finish(pruned)
@@ -326,7 +354,7 @@ def _cell(value: Any) -> str:
 def _saving(name: str, weight: Tensor, uses: float | None) -> Saving:
     nonzero, size = int(weight.count_nonzero()), weight.element_size()
     dense = weight.numel() * size
-    compressed = len(zlib.compress(weight.contiguous().flatten().view(torch.uint8).numpy().tobytes()))
+    compressed = len(zlib.compress(_bytes(weight)))
     csr = nonzero * (size + 4) + (weight.shape[0] + 1) * 4
     work = () if uses is None else (round(weight.numel() * uses), round(nonzero * uses))
     return Saving(name, weight.numel(), nonzero, dense, csr, compressed, *work)
@@ -334,14 +362,14 @@ def _saving(name: str, weight: Tensor, uses: float | None) -> Saving:
 
 def _uses(model: nn.Module, inputs: Any) -> dict[str, float]:
     """How often each weight is multiplied for one example of `inputs`, by parameter name."""
-    probe = copy.deepcopy(model).eval()
-    names = {id(weight): name for name, weight in prunable(probe).items()}
+    probe = _copy(model).eval()
+    names = {weight.data_ptr(): name for name, weight in prunable(probe).items()}
     uses = dict.fromkeys(names.values(), 0.0)
 
     def count(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> None:
-        for weight, times in _times_used(module, [*args, *kwargs.values()], output):
-            if id(weight) in names:
-                uses[names[id(weight)]] += times / len(inputs)
+        for weight, times in _times_used(module, args, kwargs, output):
+            if weight.data_ptr() in names:
+                uses[names[weight.data_ptr()]] += times / len(inputs)
 
     for module in probe.modules():
         module.register_forward_hook(count, with_kwargs=True)
@@ -350,15 +378,19 @@ def _uses(model: nn.Module, inputs: Any) -> dict[str, float]:
     return uses
 
 
-def _times_used(module: nn.Module, given: list[Any], output: Any) -> list[tuple[Tensor, float]]:
+def _times_used(
+    module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any
+) -> list[tuple[Tensor, float]]:
     """The weights of `module` and how often one call multiplies each of their entries, over the whole batch."""
     weights = [_plain(module, attribute, attribute) for attribute in _weights_of(module)]
     if isinstance(module, nn.MultiheadAttention):
-        tokens = [t.numel() / t.shape[-1] for t in given[:3]]
+        given = dict(zip(("query", "key", "value"), args, strict=False)) | kwargs
+        tokens = [given[name].numel() / given[name].shape[-1] for name in ("query", "key", "value")]
         times = [sum(tokens) / 3] if module.in_proj_weight is not None else tokens
         return [*zip(weights, times, strict=True), (module.out_proj.weight, tokens[0])]
     if isinstance(module, (nn.RNNBase, nn.RNNCellBase)):
-        steps = given[0].data  # a PackedSequence keeps its steps there, a tensor itself
+        steps = next(iter((*args, *kwargs.values()))).data  # a PackedSequence keeps its steps there, a tensor itself
         return [(w, steps.numel() / steps.shape[-1]) for w in weights]
-    rows = given[0] if isinstance(module, nn.modules.conv._ConvTransposeNd) else output
+    transposed = isinstance(module, nn.modules.conv._ConvTransposeNd)
+    rows = next(iter((*args, *kwargs.values()))) if transposed else output
     return [(w, rows.numel() / w.shape[0]) for w in weights]

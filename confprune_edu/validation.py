@@ -92,7 +92,7 @@ def repeated_splits(
     >>> float(splits.ratio.max()), splits.broken
     (0.6, 0.0)
     """
-    low, high = loss_range
+    low, high = _checks.interval(loss_range, "loss_range")
     table, grid = _checks.losses(losses, low, high, ndim=(2,)), _checks.ratios(ratios)
     alpha, delta = _checks.number(alpha, "alpha", low, high), _checks.number(delta, "delta")
     if table.shape[1] != len(grid):
@@ -209,12 +209,21 @@ def error_rate(
     True
     """
     risks = _checks.within(_checks.numeric(risks, "risks").astype(np.float64), "risks", 0, 1)
+    if risks.ndim != 1 or risks.size == 0:
+        raise ValueError(f"risks must have shape (m,) with m >= 1, got {risks.shape}")
     size, count = _checks.positive_int(n, "n"), _checks.positive_int(trials, "trials")
     _checks.choice(p_value, "p_value", pvalues.METHODS)
     rng = np.random.default_rng(seed)
-    p = np.array([pvalues.p_values(law(risks, size, rng), alpha, p_value) for _ in range(count)])
+    p = np.array([pvalues.p_values(_drawn(law, risks, size, rng), alpha, p_value) for _ in range(count)])
     wrong = fwer.named(procedure)(p, delta)[:, risks > alpha].any(axis=1)
     return ErrorRate(int(wrong.sum()), count, _checks.number(delta, "delta"))
+
+
+def _drawn(law: Law, risks: Floats, n: int, rng: np.random.Generator) -> NDArray[Any]:
+    losses = np.asarray(law(risks, n, rng))
+    if losses.shape != (n, len(risks)):
+        raise ValueError(f"law must give losses of shape {(n, len(risks))}, got {losses.shape}")
+    return losses
 
 
 def _split_some(
@@ -232,7 +241,7 @@ def _split_some(
     drawn[:, :size] = True
     drawn = rng.permuted(drawn, axis=1)
     sums = drawn.astype(np.float64) @ table.astype(np.float64)
-    if table.dtype.kind != "f":
+    if table.dtype.kind != "f" or (p_value == "binomial" and ((table == 0) | (table == 1)).all()):
         sums = np.rint(sums).astype(np.int64)
     if p_value in pvalues.FROM_SUM:
         p = pvalues.FROM_SUM[p_value](sums, size, alpha)
