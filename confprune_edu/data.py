@@ -1,5 +1,6 @@
-"""Data: digits that ship with the package, the full MNIST, and the one safe way to read a shipped file.
+"""Data: digits that ship with the package, their losses, the full MNIST, and the one safe way to read a shipped file.
 
+Importing this module and reading `mnist_losses` needs numpy only; images come as torch tensors.
 `python -m confprune_edu.data mnist5k --out FILE` makes the shipped digits again.
 """
 
@@ -10,13 +11,15 @@ import io
 from pathlib import Path
 
 import numpy as np
-import torch
+
+from confprune_edu import _checks
 
 ASSETS = Path(__file__).with_name("assets")
 
 # Every shipped file: size in bytes and sha256. A file that is remade needs its new line here, and in assets/README.md.
 CHECKSUMS = {
     "mnist5k.npz": (833294, "94070d1b085fe6e6249704fd8c8c5a69cfda438896d706c382e582798edd0ae9"),
+    "mnist-losses.npz": (16273, "0676ee55654b9b287a1d4d322c7251efccd8252984fdbcd1176b2025c9dcd3fe"),
     "mnist-mlp.safetensors": (1066920, "53796b03eb1bca45a6147d24c7b611b8e7cb2dab44cfcd03455c22b23ffb37ed"),
 }
 
@@ -93,9 +96,45 @@ def mnist5k():
     >>> labels[:10].tolist()
     [4, 2, 0, 9, 6, 6, 2, 1, 2, 0]
     """
+    import torch
+
     with np.load(io.BytesIO(read_asset("mnist5k.npz")), allow_pickle=False) as stored:
         images, labels = torch.from_numpy(stored["images"]), torch.from_numpy(stored["labels"])
     return _as_floats(images), labels.long()
+
+
+MNIST_LOSSES = ("degradation", "error", "disagreement")
+
+
+def mnist_losses(loss="degradation"):
+    """Losses of the shipped network on the shipped digits, pruned by magnitude to 0, 1, ..., 99 per cent: a real table.
+
+    Recorded once with `evaluation.loss_table`, so that calibration can be studied on real losses without torch.
+
+    Parameters
+    ----------
+    loss : str
+        "degradation" (the full network was right, the pruned one is wrong), "error" or "disagreement", see `losses`.
+
+    Returns
+    -------
+    losses : bool array, shape (5000, 100)
+        One row a digit, in the order of `mnist5k`, one column a ratio.
+    ratios : float64 array, shape (100,)
+        0.00, 0.01, ..., 0.99: fractions of the prunable weights set to zero.
+
+    Raises
+    ------
+    FileNotFoundError, ValueError
+        Another loss; the shipped file is missing or damaged, see `read_asset`.
+
+    >>> losses, ratios = mnist_losses()
+    >>> losses.shape, ratios[90], int(losses[:, 90].sum())   # digits that pruning to 90 % broke
+    ((5000, 100), np.float64(0.9), 150)
+    """
+    _checks.choice(loss, "loss", MNIST_LOSSES)
+    with np.load(io.BytesIO(read_asset("mnist-losses.npz")), allow_pickle=False) as stored:
+        return np.unpackbits(stored[loss], axis=0).astype(bool), stored["ratios"]
 
 
 def mnist(root, *, train=True, download=False):
@@ -154,11 +193,14 @@ def without_mnist5k(images, labels):
     ValueError
         `images` of another type, shape or range (none would be found, and none dropped), or unequal lengths.
 
+    >>> import torch
     >>> images, labels = mnist5k()
     >>> kept, _ = without_mnist5k(torch.cat([images[:7], 1 - images[:2]]), labels[:9])
     >>> len(kept)
     2
     """
+    import torch
+
     if images.dtype != torch.float32 or images.shape[1:] != (1, 28, 28):
         raise ValueError(f"images must be float32 (n, 1, 28, 28), not {images.dtype} {tuple(images.shape)}")
     if not ((images >= 0) & (images <= 1)).all():
@@ -171,11 +213,11 @@ def without_mnist5k(images, labels):
 
 
 def _as_floats(images):
-    return images.to(torch.float32) / 255
+    return images.float() / 255
 
 
 def _as_bytes(images):
-    return [image.tobytes() for image in (images * 255).round().to(torch.uint8).cpu().numpy()]
+    return [image.tobytes() for image in (images * 255).round().byte().cpu().numpy()]
 
 
 def _unpack_mnist(raw, packed_md5):

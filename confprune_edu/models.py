@@ -1,18 +1,20 @@
 """The networks of the course and their shipped weights.
 
-`python -m confprune_edu.models train mnist-mlp --data-root ROOT` trains the shipped network again.
+`python -m confprune_edu.models train mnist-mlp --data-root ROOT` trains the shipped network again, and
+`python -m confprune_edu.models record mnist-losses` its losses on the shipped digits.
 """
 
 import argparse
 import hashlib
 from pathlib import Path
 
+import numpy as np
 import safetensors.torch
 import torch
 from torch import nn
 from torch.nn.functional import cross_entropy
 
-from confprune_edu import data
+from confprune_edu import data, evaluation, losses
 
 
 class MLP(nn.Module):
@@ -115,27 +117,52 @@ def _mnist_mlp(options):
     )
 
 
+RATIOS = np.arange(100) / 100  # of the recorded losses
 RECIPES = {"mnist-mlp": _mnist_mlp}  # each: options of the command -> model, sentence about its test accuracy
 
 
+def _mnist_losses(ratios):
+    """The arrays of mnist-losses.npz: by loss, the table (5000, m) with eight digits in a byte, (625, m); `ratios`."""
+    tables = {
+        loss: evaluation.loss_table(load("mnist-mlp"), data.mnist5k(), ratios, getattr(losses, loss))
+        for loss in data.MNIST_LOSSES
+    }
+    return {"ratios": ratios, **{loss: np.packbits(table, axis=0) for loss, table in tables.items()}}
+
+
+def _train(options, out):
+    model, report = RECIPES[options.name](options)
+    out.write_bytes(safetensors.torch.save(model.state_dict()))
+    print(report)
+
+
+def _record(options, out):
+    with out.open("wb") as file:
+        np.savez_compressed(file, **_mnist_losses(RATIOS))
+
+
 def main(arguments=None):
-    """`python -m confprune_edu.models train mnist-mlp --data-root ROOT`: train a shipped network again."""
+    """Make a shipped file again: train a network, or record the losses of the shipped one on the shipped digits."""
     parser = argparse.ArgumentParser(prog="python -m confprune_edu.models", description=main.__doc__)
-    parser.add_argument("command", choices=["train"])
-    parser.add_argument("name", choices=list(RECIPES))
-    parser.add_argument("--data-root", type=Path, required=True, help="folder that holds MNIST/raw")
-    parser.add_argument("--download", action="store_true", help="fetch what is missing there")
-    parser.add_argument("--out", type=Path, help="file to write (default: NAME.safetensors)")
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--epochs", type=int, default=20)
+    commands = parser.add_subparsers(required=True)
+    train = commands.add_parser("train", help="train a network on MNIST")
+    train.add_argument("name", choices=list(RECIPES))
+    train.add_argument("--data-root", type=Path, required=True, help="folder that holds MNIST/raw")
+    train.add_argument("--download", action="store_true", help="fetch what is missing there")
+    train.add_argument("--seed", type=int, default=0)
+    train.add_argument("--epochs", type=int, default=20)
+    train.set_defaults(run=_train, suffix=".safetensors")
+    record = commands.add_parser("record", help="losses of a shipped network on the shipped digits")
+    record.add_argument("name", choices=["mnist-losses"])
+    record.set_defaults(run=_record, suffix=".npz")
+    for command in (train, record):
+        command.add_argument("--out", type=Path, help="file to write (default: NAME with its suffix)")
     options = parser.parse_args(arguments)
-    out = options.out or Path(f"{options.name}.safetensors")
+    out = options.out or Path(f"{options.name}{options.suffix}")
     if not out.parent.is_dir():
         parser.error(f"--out: there is no folder {out.parent}")
-    model, report = RECIPES[options.name](options)
-    content = safetensors.torch.save(model.state_dict())
-    out.write_bytes(content)
-    print(report)
+    options.run(options, out)
+    content = out.read_bytes()
     print(f"{out}: {len(content)} bytes, sha256 {hashlib.sha256(content).hexdigest()}")
 
 

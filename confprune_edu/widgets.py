@@ -4,6 +4,7 @@ Live (JupyterLab, VS Code, Colab) an explorer redraws when a control moves. Exec
 nbconvert) it draws once, at the defaults, as a plain output of the cell: the figure is stored, an error fails the cell.
 """
 
+import functools
 import os
 from collections.abc import Callable
 from typing import Any
@@ -11,6 +12,8 @@ from typing import Any
 import ipywidgets
 from IPython import get_ipython
 from IPython.display import display
+
+from confprune_edu import data, fwer, plots, pvalues
 
 LAYOUT: dict[str, Any] = {"style": {"description_width": "14em"}, "layout": {"width": "34em"}}
 
@@ -81,3 +84,87 @@ def integer(label: str, value: int, low: int, high: int, step: int = 1) -> ipywi
 def menu(label: str, options: Any, value: Any = None) -> ipywidgets.Dropdown:
     """A drop-down list; `options` as in `ipywidgets.Dropdown`."""
     return ipywidgets.Dropdown(options=options, value=value or next(iter(options)), description=label, **LAYOUT)
+
+
+# Lesson 03
+
+
+def error_budget(delta: float = 0.1) -> None:
+    """Watch the budget flow: a procedure, a scenario of p-values, and the number of rejections made so far.
+
+    See `plots.error_budget`; the scenarios scale with `delta`.
+    """
+    explore(
+        functools.partial(plots.error_budget, delta=delta),
+        procedure=menu("procedure", list(plots.BUDGET_PROCEDURES), "two chains with exchange"),
+        scenario=menu("scenario of p-values", list(plots.BUDGET_SCENARIOS), "A breaks early"),
+        steps=integer("rejections made so far", 1, 0, len(plots.BUDGET_NAMES)),
+    )
+
+
+# Lesson 01
+
+
+def weights_and_threshold(weights: Any) -> None:
+    """Move the pruning ratio: which weights go, and which layer pays. `weights`: arrays by name, sorted here once."""
+    draw = functools.partial(plots.weights_and_threshold, plots.sort_weights(weights))
+    explore(draw, ratio=slider("pruning ratio (share of all weights)", 0.9, 0, 0.99, 0.01))
+
+
+# Lesson 02
+
+
+def p_value_explorer(n: int = 100, alpha: float = 0.1, *, delta: float = 0.1, seed: int = 0) -> None:
+    """`plots.p_values_by_mean` with controls for the examples, the tolerated risk and the variance of the losses."""
+    explore(
+        functools.partial(plots.p_values_by_mean, delta=delta, seed=seed),
+        n=integer("examples n", n, 10, max(2000, n), 10),
+        alpha=log_slider("tolerated risk alpha", alpha, -3, -0.3),
+        variance=slider("variance / that of 0/1 losses", 1.0, 0.0, 1.0, 0.05),
+    )
+
+
+# Lesson 04
+
+
+def sequence_explorer(delta: float = 0.1) -> None:
+    """Step through one of `plots.SEQUENCES` by hand, see `plots.sequence`."""
+
+    def draw(example: str, delta: float, step: int) -> Any:
+        return plots.sequence(plots.SEQUENCES[example], delta=delta, step=step)
+
+    explore(
+        draw,
+        example=menu("p-values", list(plots.SEQUENCES)),
+        delta=slider("error budget delta", delta, 0.01, 0.5, 0.01),
+        step=integer("tests made so far", 1, 0, 8),
+    )
+
+
+def calibration_explorer(alpha: float = 0.05, delta: float = 0.1, n: int = 1000) -> None:
+    """Calibrate on the first n of the recorded `data.mnist_losses`, see `plots.certificate`.
+
+    The table is read once; p-values are computed again only when n, alpha or the method changes.
+    """
+    losses, ratios = data.mnist_losses()
+    population = losses.mean(axis=0)
+    procedures: dict[str, Any] = {name: fwer.named(name) for name in fwer.PROCEDURES}
+    procedures["multi_start, 4 starts"] = functools.partial(fwer.multi_start, starts=range(0, 100, 25))
+
+    @functools.cache
+    def evidence(n: int, alpha: float, p_value: str) -> Any:
+        return losses[:n].mean(axis=0), pvalues.p_values(losses[:n], alpha, p_value)
+
+    def draw(alpha: float, delta: float, p_value: str, procedure: str, n: int) -> Any:
+        means, p = evidence(n, alpha, p_value)
+        rejected = procedures[procedure](p, delta)
+        return plots.certificate(ratios, means, population, p, rejected, alpha=alpha, delta=delta, n=n)
+
+    explore(
+        draw,
+        alpha=log_slider("tolerated risk alpha", alpha, -3, -0.5),
+        delta=log_slider("error budget delta", delta, -3, -0.3),
+        p_value=menu("p-value", list(pvalues.METHODS), "tight"),
+        procedure=menu("procedure", list(procedures), "fixed_sequence"),
+        n=integer("calibration examples n", n, 20, 5000, 10),
+    )

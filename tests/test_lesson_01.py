@@ -1,0 +1,219 @@
+"""Lesson 01: its exercises know right from wrong, and its pictures and its claims are what they say."""
+
+import copy
+
+import numpy as np
+import pytest
+import torch
+from torch.nn.utils import prune as torch_prune
+
+from confprune_edu import exercises, plots, pruning, widgets
+
+REFERENCES = ["global_mask", "loop_amounts", "csr_break_even"]
+
+
+@pytest.mark.parametrize("name", REFERENCES)
+def test_reference_solutions_are_accepted_and_untouched_stubs_are_quiet(name, capsys):
+    def stub(*arguments):
+        raise NotImplementedError
+
+    getattr(exercises, name)(stub)
+    getattr(exercises, name)(exercises.EXERCISES[name][1])
+    assert capsys.readouterr().out == f"{name}: not attempted yet\n{name}: correct\n"
+
+
+def mask(weights, ratio, *, size=np.abs, count=round, kind="stable"):
+    """Another right form, with loops and lists; each part may be replaced by a wrong one."""
+    entries = [(size(w), i, j) for i, layer in enumerate(weights) for j, w in enumerate(layer.ravel())]
+    gone = sorted(entries, key=lambda e: e[0] if kind == "stable" else (e[0], -e[1], -e[2]))
+    places = {(i, j) for _, i, j in gone[: count(ratio * len(entries))]}
+    return [
+        np.reshape([(i, j) in places for j in range(layer.size)], layer.shape).tolist()
+        for i, layer in enumerate(weights)
+    ]
+
+
+def by_quantile(weights, ratio):
+    threshold = np.quantile(np.concatenate([np.abs(w).ravel() for w in weights]), ratio)
+    return [np.abs(w) < threshold for w in weights]
+
+
+def in_torch(weights, ratio):
+    parts = [torch.as_tensor(w) for w in weights]
+    flat = torch.cat([w.abs().flatten() for w in parts])
+    rank = flat.argsort(stable=True).argsort(stable=True)
+    sizes = [w.numel() for w in parts]
+    return [r.view(w.shape) < round(ratio * len(flat)) for r, w in zip(rank.split(sizes), parts, strict=True)]
+
+
+def test_other_right_forms_of_the_mask():
+    exercises.global_mask(mask)
+    exercises.global_mask(in_torch)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "misconception"),
+    [
+        (lambda ws, r: [~np.array(m) for m in mask(ws, r)], "True marks the weights that go"),
+        (lambda ws, r: mask(ws, r, size=float), r"the size of a weight is \|w\|"),
+        (lambda ws, r: [np.array(mask([w], r)[0]) for w in ws], "one order for all layers"),
+        (by_quantile, "exactly round"),
+        (lambda ws, r: mask(ws, r, kind="last"), "the first by position"),
+        (lambda ws, r: mask(ws, r, count=int), "do not cut off"),
+        (lambda ws, r: mask(ws, max(r, 0.25)), "ratio 0 removes nothing"),
+        (lambda ws, r: [np.ravel(m) for m in mask(ws, r)], "the shape of its weights"),
+        (
+            lambda ws, r: mask(ws, r, kind="stable" if sum(w.size for w in ws) < 50 else "last"),
+            "kind='stable'",
+        ),
+    ],
+)
+def test_each_wrong_mask_is_explained(wrong, misconception):
+    with pytest.raises(AssertionError, match=misconception):
+        exercises.global_mask(wrong)
+
+
+def test_another_right_form_of_the_amounts():
+    def vectorised(ratios):
+        before = np.r_[0, ratios[:-1]]
+        return (np.array(ratios) - before) / (1 - before)
+
+    exercises.loop_amounts(vectorised)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "misconception"),
+    [
+        (lambda ratios: ratios, "compound"),
+        (lambda ratios: np.diff(ratios, prepend=0), "differences are shares of all weights"),
+        (
+            lambda ratios: [(b - a) / b if b else 0 for a, b in zip([0, *ratios], ratios, strict=False)],
+            "not by the goal",
+        ),
+        (lambda ratios: [ratios[-1]], "one amount a ratio"),
+    ],
+)
+def test_each_wrong_amount_is_explained(wrong, misconception):
+    with pytest.raises(AssertionError, match=misconception):
+        exercises.loop_amounts(wrong)
+
+
+def test_the_amounts_make_torch_reach_the_ratios_and_the_ratios_themselves_do_not():
+    ratios = [0.1, 0.2, 0.3]
+    for amounts, reached in ((exercises._loop_amounts_solution(ratios), ratios), (ratios, [0.1, 0.28, 0.496])):
+        layer = torch.nn.Linear(100, 100)
+        for amount, want in zip(amounts, reached, strict=True):
+            torch_prune.l1_unstructured(layer, "weight", amount=amount)
+            assert (layer.weight == 0).float().mean().item() == pytest.approx(want, abs=1e-4)
+
+
+def test_another_right_form_of_the_break_even():
+    def formula(rows, columns):
+        zeros = (rows * columns + rows + 1) // 2 + 1
+        return zeros if zeros <= rows * columns else None
+
+    exercises.csr_break_even(formula)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "misconception"),
+    [
+        (lambda r, c: 1, "a single zero saves nothing"),
+        (lambda r, c: r * c // 2 + 1, "pointers"),
+        (lambda r, c: (r * c + r + 2) // 2, "at equality nothing is saved"),
+        (lambda r, c: r * c - (exercises._csr_break_even_solution(r, c) or 0), "not the weights that are left"),
+        (lambda r, c: (r * c + r + 1) // 2 + 1, "the answer is None"),
+        (lambda r, c: None, "enough zeros"),
+        (lambda r, c: 10**6, "compare the two sizes"),
+    ],
+)
+def test_each_wrong_break_even_is_explained(wrong, misconception):
+    with pytest.raises(AssertionError, match=misconception):
+        exercises.csr_break_even(wrong)
+
+
+def test_the_break_even_is_that_of_the_package():
+    layer = torch.nn.Linear(10, 100)
+    zeros = exercises._csr_break_even_solution(100, 10)
+    for count, smaller in ((zeros - 1, False), (zeros, True)):
+        total = pruning.savings(pruning.prune(layer, count / 1000)).total
+        assert total.nonzero == 1000 - count and (total.csr < total.dense) is smaller
+
+
+def arrays(model):
+    return {name: weight.detach().numpy() for name, weight in pruning.prunable(model).items()}
+
+
+def test_the_histograms_say_how_many_weights_are_almost_zero(mlp):
+    picture = plots.weight_histograms(arrays(mlp))
+    flat = np.concatenate([np.abs(w).ravel() for w in arrays(mlp).values()])
+    assert f"{(flat < 1e-8).mean():.1%} of them are smaller than 1e-08" in picture.alt
+    assert all(sum(bar.get_height() for bar in ax.patches) == len(flat) for ax in picture.axes)
+
+
+@pytest.mark.parametrize("ratio", [0.0, 0.1, 0.9, 0.999])
+def test_the_threshold_picture_shows_what_the_package_prunes(mlp, ratio):
+    picture = plots.weights_and_threshold(plots.sort_weights(arrays(mlp)), ratio)
+    pruned = arrays(pruning.prune(mlp, ratio))
+    assert f"the {sum((w == 0).sum() for w in pruned.values())} smallest of 266200" in picture.alt
+    assert all(f"{(w == 0).mean():.1%} of {name}" in picture.alt for name, w in pruned.items())
+    kept, everything = (patch.get_data() for patch in picture.axes[0].patches)
+    assert everything.values.sum() == 266200
+    assert kept.values.sum() == sum((w != 0).sum() for w in pruned.values())
+    assert picture.png()
+
+
+def test_the_maps_count_pixels_without_weights():
+    maps = np.zeros((2, 4, 4))
+    maps[1, 1:3, 1:3] = 5
+    picture = plots.pixel_maps(maps, ["none", "middle"], unit="weights", title="t")
+    assert "none: 100.0% of the pixels have none, at most 0" in picture.alt
+    assert "middle: 75.0% of the pixels have none, at most 5" in picture.alt
+
+
+def test_the_explorer_draws_once_without_a_reader(mlp, monkeypatch):
+    shown = []
+    monkeypatch.setenv("CONFPRUNE_STATIC", "1")
+    monkeypatch.setattr(widgets, "display", shown.append)
+    widgets.weights_and_threshold(arrays(mlp))
+    assert [picture.alt[:12] for picture in shown] == ["At ratio 0.9"]
+
+
+def test_the_explorer_sorts_once_for_all_moves(mlp, monkeypatch):
+    sorts, sort = [], plots.sort_weights
+    monkeypatch.setattr(plots, "sort_weights", lambda weights: sorts.append(1) or sort(weights))
+    monkeypatch.setattr(widgets, "explore", lambda draw, **controls: [draw(ratio=r) for r in (0.1, 0.5, 0.9)])
+    widgets.weights_and_threshold(arrays(mlp))
+    assert sorts == [1]
+
+
+def rescaled(model, factor):
+    twin = copy.deepcopy(model)
+    twin.hidden1.weight.data *= factor
+    twin.hidden1.bias.data *= factor
+    twin.hidden2.weight.data /= factor
+    return twin
+
+
+def test_the_twin_computes_the_same_function_and_its_second_layer_goes_first(mlp, digits):
+    twin = rescaled(mlp, 1024)
+    with torch.inference_mode():
+        assert torch.allclose(twin(digits[0]), mlp(digits[0]), rtol=1e-5, atol=1e-5)
+    zeros = {name: (w == 0).mean() for name, w in arrays(pruning.prune(twin, 0.3)).items()}
+    assert zeros["hidden2.weight"] > 0.9 > 0.3 > zeros["hidden1.weight"]
+
+
+def test_ranks_within_layers_prune_each_layer_alike_also_in_the_twin(mlp):
+    for model in (mlp, rescaled(mlp, 1024)):
+        scores = {
+            name: s.flatten().argsort(stable=True).argsort().view_as(s) / s.numel()
+            for name, s in pruning.magnitude(model).items()
+        }
+        for w in arrays(pruning.prune(model, 0.9, scores)).values():
+            assert abs((w == 0).sum() - 0.9 * w.size) <= 1
+
+
+def test_blank_pixels_lose_their_weights_first(mlp, digits):
+    blank = (digits[0] == 0).all(dim=0).flatten().numpy()
+    survive = arrays(pruning.prune(mlp, 0.5))["hidden1.weight"] != 0
+    assert survive[:, blank].mean() < 0.01 < 0.5 < survive[:, ~blank].mean()
