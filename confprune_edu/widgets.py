@@ -6,7 +6,7 @@ nbconvert) it draws once, at the defaults, as a plain output of the cell: the fi
 
 import functools
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import ipywidgets
@@ -18,14 +18,17 @@ from confprune_edu import data, fwer, plots, pvalues
 LAYOUT: dict[str, Any] = {"style": {"description_width": "14em"}, "layout": {"width": "34em"}}
 
 
-def explore(draw: Callable[..., Any], **controls: ipywidgets.ValueWidget) -> None:
+Control = functools.partial  # a widget that is not made yet: without a reader none is
+
+
+def explore(draw: Callable[..., Any], **controls: Control) -> None:
     """Show `draw(**values)` and, live, redraw it when a control moves.
 
     Parameters
     ----------
     draw : callable
         Takes the values of the controls by name, returns what to display (a `plots.Picture`, say) and changes nothing.
-    controls : ipywidgets
+    controls
         Made by `slider`, `log_slider`, `integer` or `menu`, so that labels have units and are never cut off.
 
     >>> explore(lambda n: f"n = {n}", n=integer("examples", 50, 1, 100))
@@ -36,10 +39,10 @@ def explore(draw: Callable[..., Any], **controls: ipywidgets.ValueWidget) -> Non
         display(draw(**values))
 
     if not is_live():
-        show(**{name: control.value for name, control in controls.items()})
+        show(**{name: control.keywords["value"] for name, control in controls.items()})
         return
-    figure = ipywidgets.interactive_output(show, controls)
-    display(ipywidgets.VBox([*controls.values(), figure]))
+    made = {name: control() for name, control in controls.items()}
+    display(ipywidgets.VBox([*made.values(), ipywidgets.interactive_output(show, made)]))
 
 
 def is_live() -> bool:
@@ -53,10 +56,11 @@ def is_live() -> bool:
     return kernel is not None and bool(kernel.get_parent("shell").get("metadata"))
 
 
-def slider(label: str, value: float, low: float, high: float, step: float, digits: int = 2) -> ipywidgets.FloatSlider:
+def slider(label: str, value: float, low: float, high: float, step: float, digits: int = 2) -> Control:
     """A slider for a number; redraws when it is let go, or at each press of an arrow key."""
-    return ipywidgets.FloatSlider(
-        value,
+    return Control(
+        ipywidgets.FloatSlider,
+        value=value,
         min=low,
         max=high,
         step=step,
@@ -67,23 +71,38 @@ def slider(label: str, value: float, low: float, high: float, step: float, digit
     )
 
 
-def log_slider(label: str, value: float, low: float, high: float) -> ipywidgets.FloatLogSlider:
+def log_slider(label: str, value: float, low: float, high: float) -> Control:
     """A slider over powers of ten, from 10**low to 10**high, twenty steps a power."""
-    return ipywidgets.FloatLogSlider(
-        value, min=low, max=high, step=0.05, description=label, readout_format=".3g", continuous_update=False, **LAYOUT
+    return Control(
+        ipywidgets.FloatLogSlider,
+        value=value,
+        min=low,
+        max=high,
+        step=0.05,
+        description=label,
+        readout_format=".3g",
+        continuous_update=False,
+        **LAYOUT,
     )
 
 
-def integer(label: str, value: int, low: int, high: int, step: int = 1) -> ipywidgets.IntSlider:
+def integer(label: str, value: int, low: int, high: int, step: int = 1) -> Control:
     """A slider for a whole number."""
-    return ipywidgets.IntSlider(
-        value, min=low, max=high, step=step, description=label, continuous_update=False, **LAYOUT
+    return Control(
+        ipywidgets.IntSlider,
+        value=value,
+        min=low,
+        max=high,
+        step=step,
+        description=label,
+        continuous_update=False,
+        **LAYOUT,
     )
 
 
-def menu(label: str, options: Any, value: Any = None) -> ipywidgets.Dropdown:
-    """A drop-down list; `options` as in `ipywidgets.Dropdown`."""
-    return ipywidgets.Dropdown(options=options, value=value or next(iter(options)), description=label, **LAYOUT)
+def menu(label: str, options: Sequence[Any], value: Any = None) -> Control:
+    """A drop-down list; the first option is chosen unless `value` says another."""
+    return Control(ipywidgets.Dropdown, options=options, value=value or options[0], description=label, **LAYOUT)
 
 
 # Lesson 03
