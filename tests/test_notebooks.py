@@ -77,6 +77,11 @@ def test_papermill_understands_every_parameter(notebook, tmp_path):
 
 
 EXTREMES = [
+    ("00_start_here", {"alpha": 0.001, "n": 50}, "nothing certified"),
+    ("01_magnitude_pruning", {"ratio": 0.5, "alpha": 0.001, "n": 50}, ""),
+    ("02_p_values", {"alpha": 0.001, "n": 50}, ""),
+    ("03_family_wise_error", {"alpha": 0.001, "n": 50, "m": 2, "trials": 500}, ""),
+    ("04_fixed_sequence_testing", {"alpha": 0.001, "n_calibration": 50}, "nothing certified"),
     ("05_mnist", {"loss": "error", "alpha": 0.01}, "nothing certified"),
     ("05_mnist", {"alpha": 0.001, "delta": 0.01, "n_calibration": 50, "loss": "disagreement"}, "nothing certified"),
     ("05_mnist", {"loss": "accuracy_drop", "p_value": "betting", "n_calibration": 1000, "seed": 1}, "certified"),
@@ -102,6 +107,29 @@ def test_a_notebook_stays_within_the_memory_of_a_small_machine(name, tmp_path):
     outcome = run(name, {}, tmp_path)
     assert outcome.peak_mb is None or outcome.peak_mb < 1200
     assert outcome.headline
+
+
+@pytest.mark.parametrize("path", [path for path in NOTEBOOKS if '"exercise:' in path.read_text()], ids=lambda p: p.stem)
+def test_exercises_are_quiet_untouched_and_correct_with_the_solutions(path, tmp_path):
+    notebook = nbformat.read(path, as_version=4)
+    names = {}
+    for cell in code_cells(notebook):
+        for tag in cell.metadata.get("tags", []):
+            if tag.startswith("exercise:"):
+                name = names[cell.id] = tag.removeprefix("exercise:")
+                assert "".join(out.text for out in cell.outputs).strip() == f"{name}: not attempted yet"
+                cell.source = f"exercises.{name}(exercises.EXERCISES[{name!r}][1])"
+    nbformat.write(notebook, tmp_path / path.name)
+    (outcome,) = course.run_notebooks({tmp_path / path.name: {}}, make(tmp_path / "solved"))
+    assert outcome.failure == ""
+    solved = {cell.id: cell for cell in nbformat.read(tmp_path / "solved" / path.name, as_version=4).cells}
+    for cell, name in names.items():
+        assert "".join(out.text for out in solved[cell].outputs).strip() == f"{name}: correct"
+
+
+def make(folder):
+    folder.mkdir()
+    return folder
 
 
 def run(name, parameters, folder):
