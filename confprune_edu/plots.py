@@ -97,10 +97,12 @@ def risk_curves(ratios: ArrayLike, curves: Mapping[str, ArrayLike], *, alpha: fl
         ax.plot(x, y, color=colour, linestyle=line, label=name)
         above = np.flatnonzero(y > alpha)
         when = (
-            f"above alpha = {alpha:g} from ratio {x[above[0]]:g} on" if above.size else f"never above alpha = {alpha:g}"
+            f"above alpha = {alpha:.3g} from ratio {x[above[0]]:g} on"
+            if above.size
+            else f"never above alpha = {alpha:.3g}"
         )
         notes.append(f"{name}: {y[0]:.3f} at ratio {x[0]:g}, {when}")
-    _limit(ax, alpha, f"alpha = {alpha:g}", axis="y")
+    _limit(ax, alpha, f"alpha = {alpha:.3g}", axis="y")
     ax.set(xlabel="pruning ratio (weights set to zero)", ylabel="mean loss", title=title)
     ax.set_ylim(-0.002, max(4 * alpha, 0.02))
     _percent(ax, "xy")
@@ -112,25 +114,26 @@ def risk_curves(ratios: ArrayLike, curves: Mapping[str, ArrayLike], *, alpha: fl
 def calibration(result: "Calibration", *, focus: bool = True) -> Picture:
     """Mean losses and p-values of a calibration against the pruning ratio: certified filled, not certified hollow.
 
-    `focus=True` shows only the neighbourhood of the last tested ratios.
+    `focus=True` shows only the neighbourhood of the certified ratio.
     """
     picture = Picture(figsize=(7, 4), layout="constrained")
     top, bottom = picture.subplots(2, 1, sharex=True)
     tested = np.isfinite(result.p_values)
-    x, last = result.ratios[tested], result.ratios[tested][-1]
-    show = (result.ratios >= last - 0.2) & tested if focus and result.procedure == "fixed_sequence" else tested
+    centre = result.ratios[0] if result.ratio is None else result.ratio
+    show = tested & (np.abs(result.ratios - centre) <= 0.2) if focus else tested
     for ax, y in ((top, result.loss_means), (bottom, np.maximum(result.p_values, SMALLEST))):
         for mask, face in ((show & result.rejected, BLUE), (show & ~result.rejected, "white")):
             ax.plot(result.ratios[mask], y[mask], "o", markersize=5, color=BLUE, markerfacecolor=face)
-    _limit(top, result.alpha, f"alpha = {result.alpha:g}", axis="y")
-    _limit(bottom, result.delta, f"delta = {result.delta:g}", axis="y")
+    top.margins(y=0.15)
+    _limit(top, result.alpha, f"alpha = {result.alpha:.3g}", axis="y")
+    _limit(bottom, result.delta, f"delta = {result.delta:.3g}", axis="y")
     top.set(ylabel=f"mean {result.loss}", title=_finding(result))
     bottom.set(ylabel=P_LABEL, yscale="log", xlabel="pruning ratio (weights set to zero)")
     _percent(top, "y")
     _percent(bottom, "x")
     alt = (
-        f"{_finding(result)}. Two panels against the pruning ratio, {len(x)} of {len(result.ratios)} ratios tested: "
-        f"the mean calibration loss with alpha = {result.alpha:g}, and the {result.p_value} p-values with delta = "
+        f"{_finding(result)}. Two panels against the ratio, {int(tested.sum())} of {len(result.ratios)} tested: "
+        f"the mean calibration loss with alpha = {result.alpha:.3g}, and the {result.p_value} p-values with delta = "
         f"{result.delta:g}. Filled points are certified, hollow ones are not."
     )
     return _tell(picture, alt)
@@ -150,7 +153,7 @@ def p_value_curves(ratios: ArrayLike, curves: Mapping[str, ArrayLike], *, delta:
         ax.plot(x, np.maximum(p, SMALLEST), color=colour, linestyle=line, marker=".", label=name)
         passed = int(np.logical_and.accumulate(p <= delta).sum())
         notes.append(f"{name} {x[passed - 1]:g}" if passed else f"{name} none")
-    _limit(ax, delta, f"delta = {delta:g}", axis="y")
+    _limit(ax, delta, f"delta = {delta:.3g}", axis="y")
     crossing = [int(np.argmax(np.asarray(v) > delta)) for v in curves.values()]
     ax.set_xlim(x[max(min(crossing) - 8, 0)], x[min(max(crossing) + 4, len(x) - 1)])
     ax.set(xlabel="pruning ratio (weights set to zero)", ylabel=P_LABEL, yscale="log", title=title)
@@ -159,7 +162,7 @@ def p_value_curves(ratios: ArrayLike, curves: Mapping[str, ArrayLike], *, delta:
     found = ", ".join(notes)
     return _tell(
         picture,
-        f"P-values against pruning ratio with delta = {delta:g}. Largest ratio with every p-value so far at most "
+        f"P-values against pruning ratio with delta = {delta:.3g}. Largest ratio with every p-value so far at most "
         f"delta: {found}.",
     )
 
@@ -182,7 +185,7 @@ def splits(result: "Splits") -> Picture:
             label=["all examples (the promise)", "left-out examples"],
         )
         right.legend(fontsize=8, loc="upper left")
-    _limit(right, result.alpha, f"alpha = {result.alpha:g}", axis="x")
+    _limit(right, result.alpha, f"alpha = {result.alpha:.3g}", axis="x")
     left.set(xlabel="certified pruning ratio", ylabel="share of splits")
     right.set(
         xlabel="risk at the certified ratio", title=f"beyond alpha: {result.broken:.1%}, promised {result.delta:.0%}"
@@ -196,8 +199,8 @@ def splits(result: "Splits") -> Picture:
     middle = f"median certified ratio {np.median(result.ratio[found]):g}" if found.any() else "no ratio ever certified"
     return _tell(
         picture,
-        f"{len(found)} calibrations: {middle}; the risk there exceeds alpha = {result.alpha:g} in "
-        f"{result.broken:.1%} of them, delta = {result.delta:g} allows {result.delta:.0%}; the mean of the left-out "
+        f"{len(found)} calibrations: {middle}; the risk there exceeds alpha = {result.alpha:.3g} in "
+        f"{result.broken:.1%} of them, delta = {result.delta:.3g} allows {result.delta:.0%}; the mean of the left-out "
         f"examples exceeds it in {result.test_broken:.1%}.",
     )
 
@@ -264,10 +267,10 @@ def _limit(ax: Axes, value: float, label: str, *, axis: str) -> None:
         ax.axvline(value, color=GREY, linestyle="--", linewidth=1.2)
         ax.annotate(
             label,
-            (value, 0.98),
+            (value, 0.5),
             xycoords=("data", "axes fraction"),
             ha="right",
-            va="top",
+            va="center",
             rotation=90,
             color=GREY,
             fontsize=9,
@@ -380,7 +383,7 @@ def chord(f: Callable[[Any], Any], alpha: float, risk: float, *, label: str, tit
     ax.fill_between(x, f(x), line, color=BLUE, alpha=0.12, label="E f(L) of a loss of mean x lies here")
     ax.plot(x, f(x), color=BLUE, label=f"f(x) = {label}")
     ax.plot(x, line, color=COLOURS[1], linestyle="--", label="chord: E f of a coin of mean x")
-    for mean, name, face in ((risk, f"risk {risk:g}", "white"), (alpha, f"alpha = {alpha:g}", COLOURS[1])):
+    for mean, name, face in ((risk, f"risk {risk:g}", "white"), (alpha, f"alpha = {alpha:.3g}", COLOURS[1])):
         height = f(0.0) + mean * (f(1.0) - f(0.0))
         ax.plot(mean, height, "o", color=COLOURS[1], markerfacecolor=face, zorder=3)
         ax.annotate(f"coin, {name}", (mean, height), xytext=(6, 5), textcoords="offset points", fontsize=9)
@@ -389,7 +392,7 @@ def chord(f: Callable[[Any], Any], alpha: float, risk: float, *, label: str, tit
     values = [f(0.0) + mean * (f(1.0) - f(0.0)) for mean in (alpha, risk)]
     return _tell(
         picture,
-        f"{label} on [0, 1] lies below its chord; the chord falls from {values[0]:.3f} at alpha = {alpha:g} to "
+        f"{label} on [0, 1] lies below its chord; the chord falls from {values[0]:.3f} at alpha = {alpha:.3g} to "
         f"{values[1]:.3f} at the risk {risk:g}.",
     )
 
@@ -432,7 +435,7 @@ def majorants(s: float, n: int, alpha: float) -> Picture:
     bounds = "; ".join(f"hinge at c = {at}: {hinge[at - first]:.4f}" for at in hinges)
     return _tell(
         picture,
-        f"Majorants of the step at s = {s:g}, n = {n}, alpha = {alpha:g}. Bounds: Hoeffding {hoeffding:.4f}; {bounds}. "
+        f"Majorants of the step at {s:g}, n = {n}, alpha = {alpha:.3g}. Bounds: Hoeffding {hoeffding:.4f}; {bounds}. "
         f"The smallest hinge bound is at c = {best}.",
     )
 
@@ -489,7 +492,7 @@ def p_values_by_mean(n: int, alpha: float, variance: float = 1.0, *, delta: floa
         ax.plot(k / n, exact, "o", color="black", markersize=3, label="binomial")
     ax.axvline(alpha, color=GREY, linestyle="--", linewidth=1.2)
     ax.annotate(
-        f"alpha = {alpha:g}",
+        f"alpha = {alpha:.3g}",
         (alpha, 0.02),
         (3, 0),
         ("data", "axes fraction"),
@@ -498,7 +501,7 @@ def p_values_by_mean(n: int, alpha: float, variance: float = 1.0, *, delta: floa
         color=GREY,
         fontsize=9,
     )
-    _limit(ax, delta, f"delta = {delta:g}", axis="y")
+    _limit(ax, delta, f"delta = {delta:.3g}", axis="y")
     half = {name: float(p[np.abs(means - alpha / 2).argmin()]) for name, p in curves.items()}
     valid = min((name for name in half if name != "clt"), key=lambda name: half[name])
     ax.set(
@@ -514,7 +517,7 @@ def p_values_by_mean(n: int, alpha: float, variance: float = 1.0, *, delta: floa
     listed = ", ".join(f"{name} {p:.2g}" for name, p in half.items())
     return _tell(
         picture,
-        f"P-values against the mean loss, n = {n}, alpha = {alpha:g}. At half of alpha: {listed}. Variance of the "
+        f"P-values against the mean loss, n = {n}, alpha = {alpha:.3g}. At half of alpha: {listed}. Variance of the "
         f"losses: {variance:g} of that of 0/1 losses.",
     )
 
@@ -558,12 +561,12 @@ def p_value_map(
         ax.set(xscale="log", xlabel="examples n")
         ax.xaxis.set_major_formatter("{x:,.0f}")
         ax.grid(False)
-    left.set(ylabel=f"mean loss / alpha (alpha = {alpha:g})", title="The smallest rival")
+    left.set(ylabel=f"mean loss / alpha (alpha = {alpha:.3g})", title="The smallest rival")
     right.set_title("What tight gains on it")
     key: list[Any] = [
         Patch(facecolor=shade, edgecolor=GREY, label=name) for name, shade in zip(rivals, shades, strict=True)
     ]
-    key += [Line2D([], [], color="black", label=f"tight = delta = {delta:g}")]
+    key += [Line2D([], [], color="black", label=f"tight = delta = {delta:.3g}")]
     key += [Line2D([], [], color="black", linestyle="--", linewidth=1.2, label="rival = delta")]
     picture.legend(
         handles=key, loc="outside lower center", ncols=len(key), fontsize=8, handlelength=1.4, columnspacing=1
@@ -574,7 +577,7 @@ def p_value_map(
     return _tell(
         picture,
         f"Smallest rival of tight where tight is between 1e-4 and 0.5: {share}. There it is up to {most:.1f} times as "
-        f"large as tight. Lines show where each is delta = {delta:g}.",
+        f"large as tight. Lines show where each is delta = {delta:.3g}.",
     )
 
 
@@ -638,7 +641,7 @@ def lucky_models(means: ArrayLike, certified: ArrayLike, *, alpha: float, risk: 
     ax.axhline(alpha, color=GREY, linestyle="--", linewidth=1.2)
     ax.axhline(risk, color=COLOURS[1], linestyle="-", linewidth=1.2)
     for value, text, colour, va in (
-        (alpha, f"alpha = {alpha:g}", GREY, "top"),
+        (alpha, f"alpha = {alpha:.3g}", GREY, "top"),
         (risk, f"risk of every model = {risk:g}", COLOURS[1], "bottom"),
     ):
         ax.annotate(text, (1.01, value), xycoords=("axes fraction", "data"), va=va, color=colour, fontsize=9)
@@ -649,7 +652,7 @@ def lucky_models(means: ArrayLike, certified: ArrayLike, *, alpha: float, risk: 
     ax.legend(loc="upper left", bbox_to_anchor=(1, 1), fontsize=9)
     return _tell(
         picture,
-        f"Mean losses of {len(y)} models on n = {n} examples each, all with risk {risk:g}, above alpha = {alpha:g}: "
+        f"Mean losses of {len(y)} models on n = {n} examples each, all with risk {risk:g}, above alpha = {alpha:.3g}: "
         f"{lucky.sum()} of them {verb} certified.",
     )
 
@@ -680,14 +683,14 @@ def chance_of_any(
         "color": GREY,
         "fontsize": 9,
     }
-    ax.annotate(f"delta = {delta:g}", (0.99, delta), **right)
+    ax.annotate(f"delta = {delta:.3g}", (0.99, delta), **right)
     ax.set(xlabel="number of models tested, m", ylabel="P[any false certificate]", ylim=(-0.02, 1.04), title=title)
     _percent(ax, "y")
     ax.legend(loc="center right", fontsize=9)
     at = ", ".join(f"{name} {float(np.interp(m, x, np.asarray(values))):.3f}" for name, values in curves.items())
     return _tell(
         picture,
-        f"Chance of any false certificate, delta = {delta:g}. At {m} models: {at}; simulated {rate[0]:.3f} "
+        f"Chance of any false certificate, delta = {delta:.3g}. At {m} models: {at}; simulated {rate[0]:.3f} "
         f"in {trials} trials.",
     )
 
@@ -708,14 +711,14 @@ def holm_stairs(p_values: ArrayLike, *, delta: float) -> Picture:
     ax.axhline(delta / m, color=COLOURS[1], linestyle="-.", label="Bonferroni: delta / m")
     for mask, face, label in ((passed, BLUE, "certified by Holm"), (~passed, "white", "not certified")):
         ax.plot(rank[mask], np.maximum(p[mask], SMALLEST), "o", color=BLUE, markerfacecolor=face, label=label)
-    _limit(ax, delta, f"delta = {delta:g}", axis="y")
+    _limit(ax, delta, f"delta = {delta:.3g}", axis="y")
     ax.set(yscale="log", xlabel=f"rank i of the p-value among m = {m}", ylabel=P_LABEL)
     ax.set_title(f"Bonferroni certifies {flat}, Holm climbs the stairs and certifies {passed.sum()}")
     ax.xaxis.set_major_locator(MaxNLocator(integer=True))
     ax.legend(loc="lower right", fontsize=9)
     return _tell(
         picture,
-        f"Sorted p-values, m = {m}, delta = {delta:g}: {flat} {'is' if flat == 1 else 'are'} at most delta / m, "
+        f"Sorted p-values, m = {m}, delta = {delta:.3g}: {flat} {'is' if flat == 1 else 'are'} at most delta / m, "
         f"the level of Bonferroni; Holm certifies {passed.sum()}.",
     )
 
@@ -748,7 +751,7 @@ def family_wise_errors(
         ax.set_yticks([0, 0.01, 0.1, 1], ["0%", "1%", "10%", "100%"])
         ax.set_title(scenario, fontsize=10)
     axes[-1].annotate(
-        f"delta = {delta:g}",
+        f"delta = {delta:.3g}",
         (0.99, delta),
         xycoords=("axes fraction", "data"),
         ha="right",
@@ -759,7 +762,7 @@ def family_wise_errors(
     axes[0].set_ylabel(f"FWER in {trials:,} trials (log scale above 1 %)")
     axes[0].legend(loc="lower left", fontsize=9)
     picture.suptitle(title, fontsize=11, x=0.01, ha="left")
-    return _tell(picture, f"Family-wise error rate in {trials} trials, delta = {delta:g}. {'; '.join(notes)}.")
+    return _tell(picture, f"Family-wise error rate in {trials} trials, delta = {delta:.3g}. {'; '.join(notes)}.")
 
 
 @_styled
@@ -952,14 +955,15 @@ def risk_laws(risks: Mapping[str, ArrayLike], *, alpha: float, title: str = "") 
             shown = np.where(risk[part] > alpha, np.maximum(shown, alpha * 1.001), np.minimum(shown, alpha * 0.999))
             edge = COLOURS[1] if "hatch" in look else BLUE
             ax.hist(shown, bins=edges, weights=np.full(len(shown), 1 / len(risk)), edgecolor=edge, **look)
-        _limit(ax, alpha, f"alpha = {alpha:g}" if ax is axes[0] else "", axis="x")
+        _limit(ax, alpha, f"alpha = {alpha:.3g}" if ax is axes[0] else "", axis="x")
         ax.set(xlim=(0, edges[-1]), ylabel="share of draws")
         ax.set_title(name, fontsize=10)
         ax.text(0.98, 0.9, f"beyond alpha: {beyond:.1%}\nnothing chosen: {none:.1%}", transform=ax.transAxes,
                 ha="right", va="top")  # fmt: skip
         _percent(ax, "xy")
         notes.append(
-            f"{name}: above alpha = {alpha:g} in {beyond:.1%} of {len(risk)} repetitions, nothing chosen in {none:.1%}"
+            f"{name}: above alpha = {alpha:.3g} in {beyond:.1%} of {len(risk)} repetitions, "
+            f"nothing chosen in {none:.1%}"
         )
     axes[-1].set_xlabel("true risk of the chosen network (last bar: all beyond)")
     picture.suptitle(title, fontsize=11, x=0.01, ha="left")
@@ -1027,7 +1031,7 @@ def weights_and_threshold(ordered: Mapping[str, Any], ratio: float) -> Picture:
     threshold = size[gone - 1] if gone else 0.0
     share = np.bincount(layer[:gone], minlength=len(names)) / ordered["sizes"]
     picture = Picture(figsize=(7, 3.2))  # placed by hand: an automatic layout takes as long as all the rest
-    place = {"left": 0.1, "right": 0.99, "bottom": 0.15, "top": 0.91, "wspace": 0.08}
+    place = {"left": 0.13, "right": 0.965, "bottom": 0.15, "top": 0.91, "wspace": 0.08}
     left, right = picture.subplots(1, 2, width_ratios=[1.5, 1], gridspec_kw=place)
     top = np.ceil(4 * np.log10(size[-1])) / 4 if size[-1] > UNDERFLOW else 0.0
     edges = np.concatenate([[-8.5], np.arange(-8, top + 0.125, 0.25)])
@@ -1104,7 +1108,7 @@ def sequence(p_values: ArrayLike, *, delta: float, step: int | None = None) -> P
     stopped = seen > certified
     certified, k = min(certified, seen), np.arange(1, m + 1)
     picture = Picture(figsize=(7, 3.2))
-    ax = picture.add_axes((0.11, 0.16, 0.76, 0.74))  # fixed margins: a step redraws fast, and nothing moves
+    ax = picture.add_axes((0.13, 0.16, 0.74, 0.74))  # fixed margins: a step redraws fast, and nothing moves
     y = np.maximum(p, 1e-4)
     ax.plot(k[:certified], y[:certified], "o", color=BLUE, markersize=8, label="certified")
     if stopped:
@@ -1116,7 +1120,7 @@ def sequence(p_values: ArrayLike, *, delta: float, step: int | None = None) -> P
     for j in range(seen):
         ax.annotate(f"{p[j]:.2g}", (k[j], y[j]), xytext=(0, 7), textcoords="offset points", ha="center", fontsize=9)
     ax.axhline(delta, color=GREY, linestyle="--", linewidth=1.2)
-    ax.annotate(f"delta = {delta:g}", (1.01, delta), xycoords=("axes fraction", "data"), va="center", color=GREY)
+    ax.annotate(f"delta = {delta:.3g}", (1.01, delta), xycoords=("axes fraction", "data"), va="center", color=GREY)
     ax.set(xlim=(0.4, m + 0.6), ylim=(1e-5, 3), yscale="log", xticks=k)
     _plain_log(ax, [1, 0.1, 0.01, 0.001, 0.0001])
     ax.set(xlabel="test, in the order fixed beforehand", ylabel="p-value")
@@ -1131,7 +1135,7 @@ def sequence(p_values: ArrayLike, *, delta: float, step: int | None = None) -> P
     notes = [f"test {j}: p = {p[j - 1]:.2g}, {state}" for j, state in zip(k, states, strict=False)]
     notes += [f"test {j}: {'never tested' if stopped else 'not yet tested'}" for j in k[seen:]]
     told = "; ".join(notes)
-    return _tell(picture, f"A fixed sequence of {m} tests at delta = {delta:g}. {told[0].upper()}{told[1:]}.")
+    return _tell(picture, f"A fixed sequence of {m} tests at delta = {delta:.3g}. {told[0].upper()}{told[1:]}.")
 
 
 @_styled
@@ -1161,12 +1165,14 @@ def error_intervals(rates: Mapping[str, "ErrorRate"], *, title: str = "") -> Pic
     ax.set_title(title if "broken" in "".join(notes) else "No rule is seen to break the promise here")
     ax.set_xlim(0, max(1.15 * ax.get_xlim()[1], 1.6 * delta))
     ax.axvline(delta, color=GREY, linestyle="--", linewidth=1.2)
-    ax.annotate(f"delta = {delta:g}", (delta, -0.55), xytext=(4, 0), textcoords="offset points", color=GREY, fontsize=9)
+    ax.annotate(
+        f"delta = {delta:.3g}", (delta, -0.55), xytext=(4, 0), textcoords="offset points", color=GREY, fontsize=9
+    )
     _percent(ax, "x")
     told = "; ".join(notes).replace("%", " %")
     return _tell(
         picture,
-        f"Share of repetitions with a false certificate, exact 95 % intervals, delta = {delta:g}: {told}.",
+        f"Share of repetitions with a false certificate, exact 95 % intervals, delta = {delta:.3g}: {told}.",
     )
 
 
@@ -1217,7 +1223,7 @@ def chains(
         bottom.plot(x[mask], y[mask], "o", markersize=5, color=BLUE, markerfacecolor=face, label=label)
     for number, start in enumerate(starts):
         bottom.axvline(x[start], color=COLOURS[1], linestyle=":", linewidth=1.5, label="" if number else "start")
-    _limit(top, alpha, f"alpha = {alpha:g}", axis="y")
+    _limit(top, alpha, f"alpha = {alpha:.3g}", axis="y")
     bottom.axhline(share, color=GREY, linestyle="--", linewidth=1.2)
     bottom.annotate(f"delta / {len(starts)} = {share:g}", (0.02, share), va="top", color=GREY, fontsize=9)
     found = f"certified up to {x[rejected].max():.2g}" if rejected.any() else "nothing certified"
@@ -1232,8 +1238,8 @@ def chains(
     return _tell(
         picture,
         f"A risk that starts at {risk[0]:.3f}, dips to {risk.min():.3f} at ratio {x[risk.argmin()]:.2g} and rises, "
-        f"alpha = {alpha:g}. With one start at ratio 0 and delta = {delta:g}: {alone}; with {len(starts)} starts at "
-        f"delta / {len(starts)} each: {found}.",
+        f"alpha = {alpha:.3g}. With one start at ratio 0 and delta = {delta:.3g}: {alone}; with {len(starts)} starts at"
+        f" delta / {len(starts)} each: {found}.",
     )
 
 
@@ -1263,8 +1269,8 @@ def certificate(
     for ax, y in ((top, mean), (bottom, np.maximum(p, SMALLEST))):
         for part, face, label in ((mask, BLUE, "certified"), (~mask, "white", "not certified")):
             ax.plot(x[part], y[part], "o", markersize=4, color=BLUE, markerfacecolor=face, label=label)
-    _limit(top, alpha, f"alpha = {alpha:g}", axis="y")
-    _limit(bottom, delta, f"delta = {delta:g}", axis="y")
+    _limit(top, alpha, f"alpha = {alpha:.3g}", axis="y")
+    _limit(bottom, delta, f"delta = {delta:.3g}", axis="y")
     at = np.flatnonzero(mask)
     found = f"certified up to {x[at[-1]]:g}, {len(at)} of {len(x)} ratios" if at.size else "nothing certified"
     top.set(ylim=(-0.05 * alpha, 2.5 * alpha), ylabel=f"mean loss, n = {n}")
@@ -1282,7 +1288,7 @@ def certificate(
     _percent(bottom, "x")
     _plain_log(bottom, [1, 0.01, 0.0001, 1e-6])
     there = f"; the mean over all examples there is {risk[at[-1]]:.4f}" if at.size else ""
-    return _tell(picture, f"n = {n}, alpha = {alpha:g}, delta = {delta:g}: {found}{there}.")
+    return _tell(picture, f"n = {n}, alpha = {alpha:.3g}, delta = {delta:.3g}: {found}{there}.")
 
 
 @_styled

@@ -15,7 +15,7 @@ from IPython.display import display
 
 from confprune_edu import data, fwer, plots, pvalues
 
-LAYOUT: dict[str, Any] = {"style": {"description_width": "14em"}, "layout": {"width": "34em"}}
+LAYOUT: dict[str, Any] = {"style": {"description_width": "20em"}, "layout": {"width": "42em"}}
 
 
 Control = functools.partial  # a widget that is not made yet: without a reader none is

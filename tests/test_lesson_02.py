@@ -1,7 +1,6 @@
 """Lesson 02: its checkers tell right from wrong, its figures tell the truth, its claims hold."""
 
 import math
-import time
 
 import numpy as np
 import pytest
@@ -198,13 +197,6 @@ def test_the_losses_of_the_explorer_have_the_mean_and_the_variance_that_it_says(
     np.testing.assert_allclose(coins.mean(axis=0), means, atol=1e-15)
     np.testing.assert_allclose(coins.var(axis=0), means * (1 - means), atol=1e-15)
     assert set(np.unique(np.round(coins, 12))) == {0, 1}
-
-
-def test_an_update_of_the_explorer_is_quick():
-    plots.p_values_by_mean(2000, 0.1, 0.3).png()
-    start = time.process_time()
-    plots.p_values_by_mean(2000, 0.1, 0.4)
-    assert time.process_time() - start < 0.15
 
 
 def test_the_explorer_draws_once_where_nobody_moves_it(monkeypatch):

