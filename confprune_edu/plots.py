@@ -404,7 +404,7 @@ def majorants(s: float, n: int, alpha: float) -> Picture:
     Hinges (c - x)+ / (c - s) for three c, and the exponential of Hoeffding; s < n alpha.
 
     >>> majorants(5, 100, 0.1).alt
-    'Majorants of the step at s = 5, n = 100, alpha = 0.1. Bounds: Hoeffding 0.1881; hinge at c = 6: 0.0914; hinge at
+    'Majorants of the step, s = 5, n = 100, alpha = 0.1. Bounds: Hoeffding 0.1881; hinge at c = 6: 0.0914; hinge at
     c = 7: 0.1043; hinge at c = 9: 0.1839. The smallest hinge bound is at c = 6.'
     """
     c = np.arange(int(np.floor(s)) + 1, n + 1)
@@ -435,7 +435,7 @@ def majorants(s: float, n: int, alpha: float) -> Picture:
     bounds = "; ".join(f"hinge at c = {at}: {hinge[at - first]:.4f}" for at in hinges)
     return _tell(
         picture,
-        f"Majorants of the step at {s:g}, n = {n}, alpha = {alpha:.3g}. Bounds: Hoeffding {hoeffding:.4f}; {bounds}. "
+        f"Majorants of the step, s = {s:g}, n = {n}, alpha = {alpha:.3g}. Bounds: Hoeffding {hoeffding:.4f}; {bounds}. "
         f"The smallest hinge bound is at c = {best}.",
     )
 

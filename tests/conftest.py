@@ -10,6 +10,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # tests and kernels run side by side: more threads would only wait
+
 
 @pytest.fixture(scope="session")
 def real_mnist(tmp_path_factory):
