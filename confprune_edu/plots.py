@@ -104,7 +104,7 @@ def risk_curves(ratios: ArrayLike, curves: Mapping[str, ArrayLike], *, alpha: fl
         notes.append(f"{name}: {y[0]:.3f} at ratio {x[0]:g}, {when}")
     _limit(ax, alpha, f"alpha = {alpha:.3g}", axis="y")
     ax.set(xlabel="pruning ratio (weights set to zero)", ylabel="mean loss", title=title)
-    ax.set_ylim(-0.002, max(4 * alpha, 0.02))
+    ax.set_ylim(-0.02 * min(4 * alpha, 1), min(max(4 * alpha, 0.02), 1))
     _percent(ax, "xy")
     ax.legend(loc="upper left")
     return _tell(picture, "Risk against pruning ratio. " + "; ".join(notes) + ".")
@@ -124,7 +124,8 @@ def calibration(result: "Calibration", *, focus: bool = True) -> Picture:
     for ax, y in ((top, result.loss_means), (bottom, np.maximum(result.p_values, SMALLEST))):
         for mask, face in ((show & result.rejected, BLUE), (show & ~result.rejected, "white")):
             ax.plot(result.ratios[mask], y[mask], "o", markersize=5, color=BLUE, markerfacecolor=face)
-    top.margins(y=0.15)
+    low, high = top.get_ylim()
+    top.set_ylim(min(low, -0.03 * high), high + 0.15 * (high - low))
     _limit(top, result.alpha, f"alpha = {result.alpha:.3g}", axis="y")
     _limit(bottom, result.delta, f"delta = {result.delta:.3g}", axis="y")
     top.set(ylabel=f"mean {result.loss}", title=_finding(result))
@@ -184,7 +185,7 @@ def splits(result: "Splits") -> Picture:
             edgecolor=BLUE,
             label=["all examples (the promise)", "left-out examples"],
         )
-        right.legend(fontsize=8, loc="upper left")
+        right.legend(fontsize=8, loc="lower center", bbox_to_anchor=(0.5, -0.45))
     _limit(right, result.alpha, f"alpha = {result.alpha:.3g}", axis="x")
     left.set(xlabel="certified pruning ratio", ylabel="share of splits")
     right.set(
@@ -255,7 +256,7 @@ def _tell(picture: Picture, alt: str) -> Picture:
 
 
 def _finding(result: "Calibration") -> str:
-    return "Nothing certified" if result.ratio is None else f"Certified up to {result.ratio:.0%} of the weights"
+    return "Nothing certified" if result.ratio is None else f"Certified up to {100 * result.ratio:.4g}% of the weights"
 
 
 def _limit(ax: Axes, value: float, label: str, *, axis: str) -> None:
