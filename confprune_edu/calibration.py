@@ -36,9 +36,9 @@ SCHEMA, VERSION = "confprune_edu.Calibration", 1
 class Calibration:
     """A certificate: how far the model may be pruned, and all that the claim rests on.
 
-    With probability at least 1 - delta over the draw of the calibration examples, every ratio marked in `rejected` has
-    risk at most alpha; `ratio` is the largest of them. The claim is about new examples from the law of the calibration
-    examples (i.i.d.), and about the function that was evaluated.
+    With probability at least 1 - delta over the draw of the calibration examples, every ratio marked in `rejected`
+    has risk at most alpha; `ratio` is the largest of them, and certifying nothing is no false claim. The claim is
+    about new examples from the law of the calibration examples (i.i.d.), and about the function that was evaluated.
 
     Attributes
     ----------
@@ -173,8 +173,8 @@ class Calibration:
         chance = "in the limit of many examples only, " if self.p_value == "clt" else ""
         return (
             f"With {100 * self.ratio:.4g} % of the prunable weights at zero, the {self.loss} risk is at most "
-            f"{self.alpha:g}. Over draws of the calibration examples, {chance}such a claim is false with probability "
-            f"at most {self.delta:g}."
+            f"{self.alpha:g}. Over draws of the calibration examples, {chance}the recipe makes a false claim with "
+            f"probability at most {self.delta:g}."
         )
 
     def _facts(self) -> str:
@@ -228,20 +228,23 @@ def calibrate(
     device: torch.device | str | None = None,
     progress: bool = True,
 ) -> Calibration:
-    """How far may `model` be pruned so that its risk is at most alpha, with probability at least 1 - delta?
+    """The largest pruning ratio shown to have risk at most alpha, by a recipe that errs with probability at most delta.
 
-    The fixed sequence evaluates no ratio beyond the first that fails; other procedures evaluate the whole grid.
+    A false claim about any ratio of the grid has probability at most delta over draws of `data`. The fixed sequence
+    evaluates no ratio beyond the first that fails; other procedures evaluate the whole grid.
 
     Parameters
     ----------
     model, data, loss, ratios, scores, finish, batch_size, device, progress
-        As in `evaluation.loss_table`. The examples must be fresh: not used to train the model or to choose the grid.
+        As in `evaluation.loss_table`. The examples must be independent draws from the law of use, and fresh: not used
+        to train the model or to choose the grid, the loss, alpha, delta, the p-value or the procedure.
     alpha : float in the loss's range, (0, 1) for most
         Tolerated risk.
     delta : float in (0, 1)
         Tolerated probability of any false certificate.
     p_value : str
-        A name of `pvalues`; "tight" is never larger than the other sum-based ones, "betting" wins at low variance.
+        A name of `pvalues`: "tight" is never larger than "hoeffding", "bentkus" or "prw"; "binomial" is smaller, for
+        0/1 losses only; "betting" wins at low variance and needs examples in random order.
     procedure : str or callable
         "fixed_sequence", "holm", "bonferroni", or a function (p_values (m,), delta) -> rejected (m,), for example
         `functools.partial(fwer.multi_start, starts=[0, 50])`. Never choose it after seeing the losses.

@@ -68,10 +68,10 @@ def holm(p_values: ArrayLike, delta: float) -> Bools:
 def fixed_sequence(p_values: ArrayLike, delta: float) -> Bools:
     """Test in the given order, each at the full delta, and stop at the first failure.
 
-    The order is that of `p_values` and must be fixed beforehand (gentle to aggressive, say), never read off the losses:
-    then a false certificate needs the first candidate that is too bad to be certified, and its p-value is at most delta
-    with probability at most delta.
-    Parameters, return value and errors as in `bonferroni`.
+    The order is that of `p_values` and must be fixed beforehand (gentle to aggressive, say), never read off the
+    losses: then a false certificate requires that the first candidate in the order whose risk exceeds alpha is
+    rejected, and its p-value is at most delta with probability at most delta. Parameters, return value and errors as
+    in `bonferroni`.
 
     Source: Maurer, Hothorn and Lehmacher (1995); Learn then Test, arXiv 2110.01052.
 
@@ -222,7 +222,7 @@ def _graphical_row(p: NDArray[Any], delta: float, w: NDArray[Any], g: NDArray[An
         rejected[j] = True
         w += w[j] * g[j]
         loop = g[:, j] * g[j]  # what returns to its sender through j
-        g += np.outer(g[:, j], g[j])
+        g += np.outer(g[:, j], g[j])  # below: loops that are closed up to rounding keep nothing, as closed ones do
         g /= np.where(loop < 1 - 1e-9, 1 - loop, np.inf)[:, None]
         g[np.diag_indices_from(g)] = 0
         g[j] = 0

@@ -1,8 +1,8 @@
 """Evidence against "risk > alpha" from the losses of n calibration examples.
 
 Every function here returns p-values: small means "certified safe". For i.i.d. losses in [0, 1] with mean above alpha,
-P[p <= u] <= u for every u in (0, 1) at every n; `clt`, kept for contrast, holds only asymptotically, and `binomial`
-needs 0/1 losses. All but `betting` and `clt` see the losses only through their sum.
+P[p <= u] <= u for every u in (0, 1) at every n (up to the rounding below); `clt`, kept for contrast, holds only
+asymptotically, and `binomial` needs 0/1 losses. All but `betting` and `clt` see the losses only through their sum.
 """
 
 from collections.abc import Callable
@@ -17,7 +17,7 @@ from confprune_edu import _checks
 Floats = NDArray[np.float64]
 
 # Sums of losses such as 0.1 carry rounding error: this close to an integer, a sum counts as that integer. (Rounding
-# down by at most 1e-9 is the same as raising alpha by 1e-9 / n.)
+# down by at most 1e-9 costs about what raising alpha by 1e-9 / n would.)
 ROUNDING = 1e-9
 
 

@@ -42,7 +42,7 @@ class Splits:
 
     @property
     def test_broken(self) -> float:
-        """Share of the splits whose test mean exceeds alpha: adds the noise of a finite test set, no promise."""
+        """Share of the splits whose test mean exceeds alpha: an estimate, about which nothing is promised."""
         return float((self.test_risk > self.alpha + pvalues.ROUNDING).mean())
 
     @property
@@ -67,8 +67,10 @@ def repeated_splits(
     """Calibrate on `trials` random subsets of a loss table and look at the rest.
 
     The table's rows are the population: its column means are the true risks, so that a false certificate is
-    seen, not estimated. Drawing without replacement makes sums only more concentrated (Hoeffding, 1963, theorem 4), so
-    that the p-values that rest on convex order (hoeffding, tight, and prw) stay valid.
+    seen, not estimated. Drawing without replacement makes sums only more concentrated in convex order (Hoeffding, 1963,
+    theorem 4), so that hoeffding and tight stay valid, and with them bentkus, hoeffding_bentkus and prw, which are
+    never below tight. `binomial` is a tail, not a convex bound: without replacement it can exceed its level, in
+    practice only where p is near 1/2 or above. For `betting` no proof is known to us, and `clt` promises nothing.
 
     Parameters
     ----------
