@@ -8,7 +8,7 @@ import base64
 import functools
 import html
 import io
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from fractions import Fraction
 from typing import TYPE_CHECKING, Any
 
@@ -124,8 +124,8 @@ def calibration(result: "Calibration", *, focus: bool = True) -> Picture:
     for ax, y in ((top, result.loss_means), (bottom, np.maximum(result.p_values, SMALLEST))):
         for mask, face in ((show & result.rejected, BLUE), (show & ~result.rejected, "white")):
             ax.plot(result.ratios[mask], y[mask], "o", markersize=5, color=BLUE, markerfacecolor=face)
-    low, high = top.get_ylim()
-    top.set_ylim(min(low, -0.03 * high), high + 0.15 * (high - low))
+    high = max(float(result.loss_means[show].max(initial=0)), result.alpha)
+    top.set_ylim(-0.03 * high, min(1.2 * high, 1.02))
     _limit(top, result.alpha, f"alpha = {result.alpha:.3g}", axis="y")
     _limit(bottom, result.delta, f"delta = {result.delta:.3g}", axis="y")
     top.set(ylabel=f"mean {result.loss}", title=_finding(result))
@@ -149,7 +149,7 @@ def p_value_curves(ratios: ArrayLike, curves: Mapping[str, ArrayLike], *, delta:
     """
     x, notes = np.asarray(ratios, dtype=float), []
     picture, ax = _picture(7, 3.8)
-    for (name, values), colour, line in zip(curves.items(), COLOURS, LINES, strict=False):
+    for (name, values), (colour, line) in zip(curves.items(), _method_styles(curves), strict=True):
         p = np.asarray(values, dtype=float)
         ax.plot(x, np.maximum(p, SMALLEST), color=colour, linestyle=line, marker=".", label=name)
         passed = int(np.logical_and.accumulate(p <= delta).sum())
@@ -185,7 +185,7 @@ def splits(result: "Splits") -> Picture:
             edgecolor=BLUE,
             label=["all examples (the promise)", "left-out examples"],
         )
-        right.legend(fontsize=8, loc="lower center", bbox_to_anchor=(0.5, -0.45))
+        picture.legend(*right.get_legend_handles_labels(), loc="outside lower right", ncols=2, fontsize=8)
     _limit(right, result.alpha, f"alpha = {result.alpha:.3g}", axis="x")
     left.set(xlabel="certified pruning ratio", ylabel="share of splits")
     right.set(
@@ -286,6 +286,23 @@ def _percent(ax: Axes, which: str) -> None:
 
 # Lesson 02
 
+METHOD_STYLE: dict[str, tuple[str, Any]] = {  # one colour and one line for each p-value, in every figure
+    "hoeffding": (COLOURS[0], "--"),
+    "bentkus": (COLOURS[3], "-."),
+    "hoeffding_bentkus": (COLOURS[7], ":"),
+    "prw": (COLOURS[2], (0, (5, 1))),
+    "tight": (COLOURS[5], "-"),
+    "betting": (COLOURS[4], (0, (3, 1, 1, 1))),
+    "clt": (COLOURS[1], (0, (1, 1))),
+    "binomial": (COLOURS[6], (0, (8, 2))),
+}
+
+
+def _method_styles(names: Iterable[str]) -> list[tuple[str, Any]]:
+    """Colour and line by name: those of the method, or the next of the cycle for any other name."""
+    cycle = zip(COLOURS, LINES, strict=True)
+    return [METHOD_STYLE.get(name, cycled) for name, cycled in zip(names, cycle, strict=False)]
+
 
 @_styled
 def error_counts(
@@ -294,7 +311,7 @@ def error_counts(
     """How often a model of risk alpha makes k errors among n: simulated `counts` (dots), the law (bars), tail filled.
 
     >>> error_counts([1, 2, 2, 3], 4, 0.5, errors=1).alt
-    'Errors among n = 4 of a model of risk 0.5: at most 1 with probability 0.3125; in 0.2500 of 4 simulated samples.'
+    'Errors among n = 4 of a model of risk 0.5: at most 1 with probability 0.312; in 0.2500 of 4 simulated samples.'
     """
     drawn, k = np.bincount(np.asarray(counts), minlength=n + 1) / np.size(counts), np.arange(n + 1)
     pmf = _binomial_pmf(n, alpha)
@@ -309,12 +326,12 @@ def error_counts(
     ax.set(xlabel=f"errors among n = {n:,} examples, risk = {alpha:g}", ylabel="probability", title=title)
     ax.xaxis.set_major_locator(MaxNLocator(integer=True))
     lines = ax.get_legend_handles_labels()[0]
-    tail = Patch(facecolor=BLUE, edgecolor=BLUE, label=f"at most {errors}: {pmf[: errors + 1].sum():.4f} in all")
+    tail = Patch(facecolor=BLUE, edgecolor=BLUE, label=f"at most {errors}: {pmf[: errors + 1].sum():.3g} in all")
     ax.legend(handles=[tail, Patch(facecolor="white", edgecolor=BLUE, label="the binomial law"), *lines])
     chance, share = pmf[: errors + 1].sum(), drawn[: errors + 1].sum()
     return _tell(
         picture,
-        f"Errors among n = {n} of a model of risk {alpha:g}: at most {errors} with probability {chance:.4f}; in "
+        f"Errors among n = {n} of a model of risk {alpha:g}: at most {errors} with probability {chance:.3g}; in "
         f"{share:.4f} of {np.size(counts):,} simulated samples.",
     )
 
@@ -339,7 +356,7 @@ def p_value_laws(
     ax.fill_between([0, limit], [0, limit], [1, 1], facecolor="none", edgecolor="#D9D9D9", hatch="//", linewidth=0)
     ax.plot([0, limit], [0, limit], color=GREY, linewidth=1)
     notes, broken, top = [], [], limit
-    for (name, (p, chance)), colour, line in zip(laws.items(), COLOURS, LINES, strict=False):
+    for (name, (p, chance)), (colour, line) in zip(laws.items(), _method_styles(laws), strict=True):
         u, which = np.unique(np.asarray(p, dtype=float), return_inverse=True)
         below = np.cumsum(np.bincount(which, np.asarray(chance, dtype=float)))
         shown = np.searchsorted(u, limit, side="right")
@@ -405,8 +422,8 @@ def majorants(s: float, n: int, alpha: float) -> Picture:
     Hinges (c - x)+ / (c - s) for three c, and the exponential of Hoeffding; s < n alpha.
 
     >>> majorants(5, 100, 0.1).alt
-    'Majorants of the step, s = 5, n = 100, alpha = 0.1. Bounds: Hoeffding 0.1881; hinge at c = 6: 0.0914; hinge at
-    c = 7: 0.1043; hinge at c = 9: 0.1839. The smallest hinge bound is at c = 6.'
+    'Majorants of the step, s = 5, n = 100, alpha = 0.1. Bounds: Hoeffding 0.188; hinge at c = 6: 0.0914; hinge at
+    c = 7: 0.104; hinge at c = 9: 0.184. The smallest hinge bound is at c = 6.'
     """
     c = np.arange(int(np.floor(s)) + 1, n + 1)
     hinge = np.cumsum(pvalues.binomial(np.arange(n + 1), n, alpha))[c - 1] / (c - s)
@@ -433,10 +450,10 @@ def majorants(s: float, n: int, alpha: float) -> Picture:
     right.set_ylim(0, 1.1 * max(hoeffding, hinge[shown].max()))
     right.legend(fontsize=9, loc="lower right")
     right.xaxis.set_major_locator(MaxNLocator(integer=True))
-    bounds = "; ".join(f"hinge at c = {at}: {hinge[at - first]:.4f}" for at in hinges)
+    bounds = "; ".join(f"hinge at c = {at}: {hinge[at - first]:.3g}" for at in hinges)
     return _tell(
         picture,
-        f"Majorants of the step, s = {s:g}, n = {n}, alpha = {alpha:.3g}. Bounds: Hoeffding {hoeffding:.4f}; {bounds}. "
+        f"Majorants of the step, s = {s:g}, n = {n}, alpha = {alpha:.3g}. Bounds: Hoeffding {hoeffding:.3g}; {bounds}. "
         f"The smallest hinge bound is at c = {best}.",
     )
 
@@ -485,12 +502,12 @@ def p_values_by_mean(n: int, alpha: float, variance: float = 1.0, *, delta: floa
     losses = means + np.sqrt(variance) * (_coins(means, n, seed) - means)
     curves = {f: pvalues.p_values(losses, alpha, f) for f in pvalues.METHODS if f != "binomial"}
     picture, ax = _picture(7, 4)
-    for (name, p), colour, line in zip(curves.items(), COLOURS, LINES, strict=False):
+    for (name, p), (colour, line) in zip(curves.items(), _method_styles(curves), strict=True):
         ax.plot(means, np.maximum(p, SMALLEST), color=colour, linestyle=line, label=name)
     if variance == 1:
         k = np.arange(int(np.floor(n * means[-1])) + 1)
         exact = np.maximum(pvalues.binomial(k, n, alpha), SMALLEST)
-        ax.plot(k / n, exact, "o", color="black", markersize=3, label="binomial")
+        ax.plot(k / n, exact, "o", color=METHOD_STYLE["binomial"][0], markersize=4, label="binomial")
     ax.axvline(alpha, color=GREY, linestyle="--", linewidth=1.2)
     ax.annotate(
         f"alpha = {alpha:.3g}",
@@ -550,7 +567,7 @@ def p_value_map(
     factor = np.where(matters, stack.min(axis=0) / np.where(matters, tight, 1), np.nan)
     picture = Picture(figsize=(7, 3.6), layout="constrained")
     left, right = picture.subplots(1, 2, sharey=True)
-    shades = ["#9CCBE8", "#F2B98F", "#DDF0E7", "#E6E6E6"][: len(rivals)]
+    shades = ["#9CCBE8", "#EBC3D8", "#DDF0E7", "#E6E6E6"][: len(rivals)]
     options = {"shading": "nearest", "rasterized": True}
     left.pcolormesh(sizes, means, best, cmap=ListedColormap(shades), vmin=-0.5, vmax=len(rivals) - 0.5, **options)
     mesh = right.pcolormesh(sizes, means, factor, cmap="Blues", vmin=1, **options)
@@ -594,7 +611,7 @@ def examples_needed(shares: ArrayLike, needed: Mapping[str, ArrayLike], *, title
     """
     x, picture_and_axes = np.asarray(shares, dtype=float), _picture(7, 3.6)
     picture, ax = picture_and_axes
-    for (name, n), colour, line in zip(needed.items(), COLOURS, LINES, strict=False):
+    for (name, n), (colour, line) in zip(needed.items(), _method_styles(needed), strict=True):
         ax.plot(x, n, color=colour, linestyle=line, marker="o", markersize=4, label=name)
     ax.set(xscale="log", yscale="log", title=title, ylabel="examples needed, n")
     ax.set_xlabel("variance of the losses / variance of 0/1 losses of the same mean")
@@ -647,10 +664,14 @@ def lucky_models(means: ArrayLike, certified: ArrayLike, *, alpha: float, risk: 
     ):
         ax.annotate(text, (1.01, value), xycoords=("axes fraction", "data"), va=va, color=colour, fontsize=9)
     ax.set(xlabel="model", ylabel=f"mean loss, n = {n} each", xlim=(0, len(y) + 1))
-    ax.set_title(f"{lucky.sum()} of {len(y)} models {verb} certified, and every certificate is false")
+    low, high = min(y.min(), alpha), max(y.max(), risk)
+    ax.set_ylim(max(low - 0.08 * (high - low), -0.04 * high), min(high + 0.08 * (high - low), 1.02))
+    false = ", and every certificate is false" if lucky.any() else ""
+    ax.set_title(f"{lucky.sum()} of {len(y)} models {verb} certified{false}")
     ax.xaxis.set_major_locator(MaxNLocator(integer=True))
     _percent(ax, "y")
-    ax.legend(loc="upper left", bbox_to_anchor=(1, 1), fontsize=9)
+    below = risk > np.dot(ax.get_ylim(), (0.3, 0.7))  # the legend keeps away from the names on the lines
+    ax.legend(loc="lower left" if below else "upper left", bbox_to_anchor=(1, 0 if below else 1), fontsize=9)
     return _tell(
         picture,
         f"Mean losses of {len(y)} models on n = {n} examples each, all with risk {risk:g}, above alpha = {alpha:.3g}: "
@@ -958,9 +979,7 @@ def risk_laws(risks: Mapping[str, ArrayLike], *, alpha: float, title: str = "") 
             ax.hist(shown, bins=edges, weights=np.full(len(shown), 1 / len(risk)), edgecolor=edge, **look)
         _limit(ax, alpha, f"alpha = {alpha:.3g}" if ax is axes[0] else "", axis="x")
         ax.set(xlim=(0, edges[-1]), ylabel="share of draws")
-        ax.set_title(name, fontsize=10)
-        ax.text(0.98, 0.9, f"beyond alpha: {beyond:.1%}\nnothing chosen: {none:.1%}", transform=ax.transAxes,
-                ha="right", va="top")  # fmt: skip
+        ax.set_title(f"{name}: beyond alpha {beyond:.1%}, nothing chosen {none:.1%}", fontsize=10)
         _percent(ax, "xy")
         notes.append(
             f"{name}: above alpha = {alpha:.3g} in {beyond:.1%} of {len(risk)} repetitions, "
@@ -1164,7 +1183,7 @@ def error_intervals(rates: Mapping[str, "ErrorRate"], *, title: str = "") -> Pic
     ax.set_yticks(range(len(rates)), list(rates))
     ax.set(ylim=(len(rates) - 0.5, -0.9), xlabel="share of repetitions with a false certificate")
     ax.set_title(title if "broken" in "".join(notes) else "No rule is seen to break the promise here")
-    ax.set_xlim(0, max(1.15 * ax.get_xlim()[1], 1.6 * delta))
+    ax.set_xlim(0, min(max(1.15 * ax.get_xlim()[1], 1.6 * delta), 1.02))
     ax.axvline(delta, color=GREY, linestyle="--", linewidth=1.2)
     ax.annotate(
         f"delta = {delta:.3g}", (delta, -0.55), xytext=(4, 0), textcoords="offset points", color=GREY, fontsize=9
@@ -1230,7 +1249,7 @@ def chains(
     found = f"certified up to {x[rejected].max():.2g}" if rejected.any() else "nothing certified"
     alone = f"certified up to {x[single].max():.2g}" if single.any() else "nothing certified"
     count = {1: "One start", 4: "Four starts"}.get(len(starts), f"{len(starts)} starts")
-    top.set(ylabel="true risk", title=f"One start at ratio 0: {alone}. {count}: {found}", ylim=(0, 4 * alpha))
+    top.set(ylabel="true risk", title=f"One start at ratio 0: {alone}. {count}: {found}", ylim=(0, min(4 * alpha, 1)))
     bottom.set(ylabel=P_LABEL, yscale="log", xlabel="pruning ratio (weights set to zero)")
     _plain_log(bottom, [1, 0.01, 0.0001, 1e-6])
     top.legend(*bottom.get_legend_handles_labels(), loc="upper center", ncols=3, fontsize=9)
@@ -1274,9 +1293,9 @@ def certificate(
     _limit(bottom, delta, f"delta = {delta:.3g}", axis="y")
     at = np.flatnonzero(mask)
     found = f"certified up to {x[at[-1]]:g}, {len(at)} of {len(x)} ratios" if at.size else "nothing certified"
-    top.set(ylim=(-0.05 * alpha, 2.5 * alpha), ylabel=f"mean loss, n = {n}")
+    top.set(ylim=(-0.05 * alpha, min(2.5 * alpha, 1.02)), ylabel=f"mean loss, n = {n}")
     top.set_title(title or found[0].upper() + found[1:])
-    top.set(xticks=np.arange(6) / 5, yticks=[0, alpha, 2 * alpha])
+    top.set(xticks=np.arange(6) / 5, yticks=[0, alpha, 2 * alpha] if 2 * alpha <= 1 else [0, alpha])
     top.legend(loc="upper left", fontsize=9)
     bottom.set(
         xlim=(-0.02, 1.02),

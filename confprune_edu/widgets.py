@@ -124,10 +124,10 @@ def error_budget(delta: float = 0.1) -> None:
 # Lesson 01
 
 
-def weights_and_threshold(weights: Any) -> None:
-    """Move the pruning ratio: which weights go, and which layer pays. `weights`: arrays by name, sorted here once."""
+def weights_and_threshold(weights: Any, ratio: float = 0.9) -> None:
+    """Move the pruning ratio from `ratio` on: which weights (arrays by name, sorted here once) go, which layer pays."""
     draw = functools.partial(plots.weights_and_threshold, plots.sort_weights(weights))
-    explore(draw, ratio=slider("pruning ratio (share of all weights)", 0.9, 0, 0.99, 0.01))
+    explore(draw, ratio=slider("pruning ratio (share of all weights)", ratio, 0, max(0.99, ratio), 0.01))
 
 
 # Lesson 02

@@ -176,7 +176,8 @@ def test_the_explorer_draws_once_without_a_reader(mlp, monkeypatch):
     monkeypatch.setenv("CONFPRUNE_STATIC", "1")
     monkeypatch.setattr(widgets, "display", shown.append)
     widgets.weights_and_threshold(arrays(mlp))
-    assert [picture.alt[:12] for picture in shown] == ["At ratio 0.9"]
+    widgets.weights_and_threshold(arrays(mlp), 0.995)
+    assert [picture.alt.partition(" the ")[0] for picture in shown] == ["At ratio 0.9", "At ratio 0.995"]
 
 
 def test_the_explorer_sorts_once_for_all_moves(mlp, monkeypatch):
