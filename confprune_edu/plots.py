@@ -18,6 +18,7 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import ListedColormap
 from matplotlib.figure import Figure
+from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.lines import Line2D
 from matplotlib.patches import Circle, FancyArrowPatch, Patch, Wedge
 from matplotlib.path import Path
@@ -235,13 +236,17 @@ def digits(images: ArrayLike, captions: Sequence[str], title: str = "") -> Pictu
     >>> digits(np.zeros((1, 2, 2)), ["a zero"]).alt
     'Digits: a zero.'
     """
-    picture = Picture(figsize=(7, 1.7), layout="constrained")
+    picture = Picture(
+        figsize=(7, 1.8), layout=ConstrainedLayoutEngine(h_pad=0.12)
+    )  # square axes lose room for captions
     axes = np.atleast_1d(picture.subplots(1, len(captions)))
     for ax, image, caption in zip(axes, np.asarray(images), captions, strict=True):
         ax.imshow(image, cmap="gray_r", vmin=0, vmax=1)
         ax.set_title(caption, fontsize=9, loc="center")
-        ax.set_axis_off()
-    picture.suptitle(title, fontsize=11, x=0.01, ha="left")
+        ax.set(xticks=[], yticks=[])
+        ax.spines[:].set_visible(False)
+    if title:
+        picture.suptitle(title, fontsize=11, x=0.01, ha="left")
     return _tell(picture, "Digits: " + "; ".join(caption.replace("\n", ", ") for caption in captions) + ".")
 
 
