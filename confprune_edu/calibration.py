@@ -115,7 +115,7 @@ class Calibration:
             used = "magnitude" if self.scores_sha256 is None else "the scores that it was calibrated with"
             raise ValueError(f"scores differ from those of this certificate, which is about {used}")
         if (finish is not None) != self.finished:
-            raise ValueError(f"finish must be {'the one' if self.finished else 'None, as'} that was calibrated")
+            raise ValueError(f"finish must be {'the one that' if self.finished else 'None: none'} was calibrated")
 
     def plot(self, **options: Any) -> Any:
         """Risk and p-values against the ratio, see `plots.calibration`."""

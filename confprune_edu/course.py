@@ -185,10 +185,11 @@ def kernel_environment():
     """The environment of a kernel: figures stay in the notebook, widgets are drawn once, as plain outputs.
 
     An MPLBACKEND set for scripts would make `plt.show()` store nothing. Live widgets make nbclient stall now and then
-    (jupyter/nbclient#312), and the errors of their callbacks pass unseen.
+    (jupyter/nbclient#312), and the errors of their callbacks pass unseen. One thread, unless the environment says
+    otherwise: for networks as small as the course's, two gain little, and wait long for each other on a busy machine.
     """
     kept = {name: value for name, value in os.environ.items() if name != "MPLBACKEND"}
-    return kept | {"CONFPRUNE_STATIC": "1"}
+    return {"OMP_NUM_THREADS": "1"} | kept | {"CONFPRUNE_STATIC": "1"}
 
 
 def peak_memory_mb(pid):

@@ -128,10 +128,8 @@ def loss_range(loss: Loss) -> tuple[float, float]:
     >>> loss_range(accuracy_drop), loss_range(error)
     ((-1.0, 1.0), (0.0, 1.0))
     """
-    low, high = getattr(loss, "range", getattr(getattr(loss, "func", None), "range", (0.0, 1.0)))
-    if not -np.inf < low < high < np.inf:
-        raise ValueError(f"loss.range must be two numbers, low < high, got {(low, high)}")
-    return float(low), float(high)
+    inner = getattr(loss, "func", None)  # of a functools.partial
+    return _checks.interval(getattr(loss, "range", getattr(inner, "range", (0.0, 1.0))), "loss.range")
 
 
 def _columns(
