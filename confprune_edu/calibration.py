@@ -179,7 +179,10 @@ class Calibration:
 
     def _facts(self) -> str:
         certified, tested = int(self.rejected.sum()), int(np.isfinite(self.p_values).sum())
-        mean = "" if self.ratio is None else f"; mean loss there {self.loss_means[self.ratios == self.ratio][0]:.4f}"
+        if self.ratio is None:
+            mean = f"; at the first the mean loss is {self.loss_means[0]:.4f}, p = {self.p_values[0]:.3g}"
+        else:
+            mean = f"; mean loss there {self.loss_means[self.ratios == self.ratio][0]:.4f}"
         return (
             f"n = {self.n}, {self.p_value} p-values, {self.procedure}; "
             f"{certified} of {tested} tested ratios certified, {len(self.ratios)} in the grid{mean}"

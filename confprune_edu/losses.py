@@ -167,6 +167,11 @@ def _wrong(output: Any, name: str, target: Any) -> Tensor:
             f"target must hold class indices, integers of shape {tuple(decision.shape)}, "
             f"got {target.dtype} of shape {tuple(target.shape)}"
         )
+    if target.numel() and not 0 <= int(target.min()) <= int(target.max()) < output.shape[1]:
+        raise ValueError(
+            f"target must lie in 0..{output.shape[1] - 1}, the classes that {name} scores, "
+            f"got {int(target.min())} to {int(target.max())}: with labels shifted by one nothing would seem to degrade"
+        )
     return decision != target
 
 

@@ -213,3 +213,11 @@ def test_against_is_target_or_full(name):
         getattr(losses, name)(LOGITS, LOGITS[:, :1], None, against="full")
     with pytest.raises(TypeError, match="full"):
         getattr(losses, name)(LOGITS, None, None, against="full")
+
+
+@pytest.mark.parametrize("loss", [losses.error, losses.degradation, losses.accuracy_drop])
+@pytest.mark.parametrize("labels", [[1, 2, 3], [0, 1, -100]])
+def test_labels_outside_the_classes_are_refused(loss, labels):
+    scores = torch.eye(3)
+    with pytest.raises(ValueError, match=r"target must lie in 0\.\.2"):
+        loss(scores, scores, torch.tensor(labels))
