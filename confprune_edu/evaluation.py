@@ -77,18 +77,49 @@ def loss_table(
     >>> loss_table(model, inputs, [0.0, 0.5], disagreement)[:, 0].tolist()
     [False, False, False, False, False]
     """
-    columns = loss_columns(
-        model,
-        data,
-        ratios,
-        loss,
-        scores=scores,
-        finish=finish,
-        batch_size=batch_size,
-        device=device,
-        progress=progress,
-    )
-    return np.column_stack(list(columns))
+    options: dict[str, Any] = {
+        "scores": scores,
+        "finish": finish,
+        "batch_size": batch_size,
+        "device": device,
+        "progress": progress,
+    }
+    return np.column_stack(list(loss_columns(model, data, ratios, loss, **options)))
+
+
+def loss_tables(
+    model: nn.Module,
+    data: Any,
+    ratios: Sequence[float] | NDArray[Any],
+    losses: Mapping[str, Loss],
+    *,
+    scores: Mapping[str, Tensor] | None = None,
+    finish: pruning.Finish | None = None,
+    batch_size: int | None = None,
+    device: torch.device | str | None = None,
+    progress: bool = True,
+) -> dict[str, NDArray[Any]]:
+    """Several tables from one pass over the pruned family: `loss_table` for each of `losses`, by name.
+
+    Parameters and errors as in `loss_table`; `losses` maps a name of yours to a loss.
+
+    >>> from confprune_edu.losses import confidence, disagreement
+    >>> wanted = {"confidence": confidence, "disagreement": disagreement}
+    >>> tables = loss_tables(nn.Linear(4, 3), torch.ones(5, 4), [0.0, 0.5], wanted)
+    >>> {name: table.shape for name, table in tables.items()}
+    {'confidence': (5, 2), 'disagreement': (5, 2)}
+    """
+    if not isinstance(losses, Mapping) or not losses:
+        raise ValueError(f"losses must map at least one name to a loss, got {losses!r}")
+    options: dict[str, Any] = {
+        "scores": scores,
+        "finish": finish,
+        "batch_size": batch_size,
+        "device": device,
+        "progress": progress,
+    }
+    columns = zip(*_pruned_losses(model, data, ratios, tuple(losses.values()), **options), strict=True)
+    return {name: np.column_stack(table) for name, table in zip(losses, columns, strict=True)}
 
 
 def loss_columns(
@@ -111,14 +142,14 @@ def loss_columns(
     >>> next(loss_columns(nn.Linear(4, 3), torch.ones(2, 4), [0.0, 0.5], disagreement)).tolist()
     [False, False]
     """
-    grid = _checks.ratios(ratios)
-    copies = pruning.family(model, grid, scores, finish)
-    if not callable(loss):
-        raise TypeError(f"loss must be a function loss(pruned, full, target), got {loss!r}")
-    batches, generators = _batches(data, batch_size)
-    where = torch.device(device) if device is not None else next(model.parameters()).device
-    full = copy.deepcopy(model).to(where).eval()
-    return _columns(full, copies, grid, loss, batches, generators, where, progress)
+    options: dict[str, Any] = {
+        "scores": scores,
+        "finish": finish,
+        "batch_size": batch_size,
+        "device": device,
+        "progress": progress,
+    }
+    return (column for (column,) in _pruned_losses(model, data, ratios, (loss,), **options))
 
 
 def loss_range(loss: Loss) -> tuple[float, float]:
@@ -132,21 +163,45 @@ def loss_range(loss: Loss) -> tuple[float, float]:
     return _checks.interval(getattr(loss, "range", getattr(inner, "range", (0.0, 1.0))), "loss.range")
 
 
+def _pruned_losses(
+    model: nn.Module,
+    data: Any,
+    ratios: Sequence[float] | NDArray[Any],
+    losses: tuple[Loss, ...],
+    *,
+    scores: Mapping[str, Tensor] | None,
+    finish: pruning.Finish | None,
+    batch_size: int | None,
+    device: torch.device | str | None,
+    progress: bool,
+) -> Iterator[tuple[NDArray[Any], ...]]:
+    """The front door: refuses bad arguments at once, then gives one column a loss for each ratio asked for."""
+    grid = _checks.ratios(ratios)
+    copies = pruning.family(model, grid, scores, finish)
+    for loss in losses:
+        if not callable(loss):
+            raise TypeError(f"loss must be a function loss(pruned, full, target), got {loss!r}")
+    batches, generators = _batches(data, batch_size)
+    where = torch.device(device) if device is not None else next(model.parameters()).device
+    full = copy.deepcopy(model).to(where).eval()
+    return _columns(full, copies, grid, losses, batches, generators, where, progress)
+
+
 def _columns(
     full: nn.Module,
     copies: Iterator[nn.Module],
     grid: NDArray[np.float64],
-    loss: Loss,
+    losses: tuple[Loss, ...],
     batches: Batches,
     generators: list[torch.Generator],
     device: torch.device,
     progress: bool,
-) -> Iterator[NDArray[Any]]:
+) -> Iterator[tuple[NDArray[Any], ...]]:
     with pruning.same_random_state(*generators), torch.inference_mode():
         reference = [(full(_own(_to(x, device))), _to(y, device), mark) for x, y, mark in batches()]
     if not reference:
         raise ValueError("data must hold at least one calibration example")
-    low, high = loss_range(loss)
+    ranges = [loss_range(loss) for loss in losses]
     bar = tqdm(
         zip(grid, copies, strict=True), total=len(grid), unit="ratio", delay=2, leave=False, disable=not progress
     )
@@ -154,26 +209,35 @@ def _columns(
         candidate.to(device).eval()
         with pruning.same_random_state(*generators), torch.inference_mode():
             parts = [
-                _batch_losses(candidate, loss, batch, known, device)
+                _batch_losses(candidate, losses, batch, known, device)
                 for batch, known in zip_longest(batches(), reference)
             ]
-        column = np.concatenate(parts)
-        if column.dtype != bool:
-            column = _checks.losses(column.astype(np.float64), low, high, name=f"losses at ratio {ratio:g}")
-        yield column
+        columns = [np.concatenate(column) for column in zip(*parts, strict=True)]
+        yield tuple(
+            column
+            if column.dtype == bool
+            else _checks.losses(column.astype(np.float64), *ends, name=f"losses at ratio {ratio:g}")
+            for column, ends in zip(columns, ranges, strict=True)
+        )
 
 
-def _batch_losses(candidate: nn.Module, loss: Loss, batch: Any, known: Any, device: torch.device) -> NDArray[Any]:
+def _batch_losses(
+    candidate: nn.Module, losses: tuple[Loss, ...], batch: Any, known: Any, device: torch.device
+) -> list[NDArray[Any]]:
     if batch is None or known is None or batch[2] != known[2]:
         raise ValueError("data gave other examples on its second pass: a loader must repeat them in the same order")
-    values = torch.as_tensor(loss(candidate(_own(_to(batch[0], device))), _own(known[0]), _own(known[1])))
-    size = _size(batch[0])
-    if values.ndim != 1 or size not in (None, len(values)):
-        raise ValueError(
-            f"loss must give one value an example, shape ({size or 'batch'},), got {tuple(values.shape)}: "
-            "average over positions, not over the batch"
-        )
-    return values.cpu().numpy() if values.dtype == torch.bool else values.double().cpu().numpy()
+    output, size = candidate(_own(_to(batch[0], device))), _size(batch[0])
+    values = []
+    for k, loss in enumerate(losses):
+        own = output if k == len(losses) - 1 else _own(output)  # a loss may write into what it is given
+        value = torch.as_tensor(loss(own, _own(known[0]), _own(known[1])))
+        if value.ndim != 1 or size not in (None, len(value)):
+            raise ValueError(
+                f"loss must give one value an example, shape ({size or 'batch'},), got {tuple(value.shape)}: "
+                "average over positions, not over the batch"
+            )
+        values.append(value.cpu().numpy() if value.dtype == torch.bool else value.double().cpu().numpy())
+    return values
 
 
 def _batches(data: Any, batch_size: int | None) -> tuple[Batches, list[torch.Generator]]:

@@ -77,6 +77,21 @@ def accuracy_drop(pruned: Tensor, full: Tensor, target: Tensor) -> Tensor:
 accuracy_drop.range = (-1.0, 1.0)  # type: ignore[attr-defined]
 
 
+def confidence(pruned: Tensor, full: Any = None, target: Any = None) -> Tensor:
+    """The pruned network's largest class probability: not a loss, but what a selective classifier abstains by.
+
+    It is called like a loss, so that `evaluation.loss_tables` gives it beside one. `pruned` holds logits, float tensor
+    of shape (batch, classes); `full` and `target` are ignored. Returns float64, shape (batch,), in [1 / classes, 1].
+
+    >>> confidence(torch.tensor([[0.0, 0.0], [2.0, 0.0]])).round(decimals=4).tolist()
+    [0.5, 0.8808]
+    """
+    _decision(pruned, "pruned")
+    if pruned.ndim != 2:
+        raise ValueError(f"pruned must hold one decision an example, shape (batch, classes), got {tuple(pruned.shape)}")
+    return pruned.double().softmax(dim=1).amax(dim=1)
+
+
 def one_minus_iou(pruned: Tensor, full: Any, target: Any, *, against: str = "target") -> Tensor:
     """1 - |A and B| / |A or B| of the pruned network's mask A; 0 is a perfect overlap, 1 none.
 
