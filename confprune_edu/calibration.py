@@ -14,8 +14,8 @@ import html
 import json
 import textwrap
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass, field, fields
+from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -29,11 +29,98 @@ if TYPE_CHECKING:  # torch is imported where a network is at hand: `calibrate_lo
     from confprune_edu import evaluation, pruning
 
 RATIOS = tuple(j / 100 for j in range(100))  # the default grid: 0, 1, ..., 99 per cent
-SCHEMA, VERSION = "confprune_edu.Calibration", 1
+VERSION = 1  # of the JSON records
+
+
+class Certificate:
+    """What every certificate can do: prune as it was calibrated, be read and written as JSON, and say what it claims.
+
+    A certificate is a frozen dataclass with these fields. It names its schema, checks a record that was read, and says
+    in three sentences what was certified, what that means, and what it rests on.
+    """
+
+    schema: ClassVar[str]
+    rejected: NDArray[np.bool_]
+    model_sha256: str | None
+    criterion: str
+    finished: bool
+    scores_sha256: str | None
+    scores: Mapping[str, Tensor] | None
+    finish: pruning.Finish | None
+
+    @staticmethod
+    def _checked(record: dict[str, Any]) -> dict[str, Any]:
+        """The fields of a record as arguments of the class; ValueError or TypeError if they contradict each other."""
+        raise NotImplementedError
+
+    def _sentences(self) -> tuple[str, str, str]:
+        raise NotImplementedError
+
+    @classmethod
+    def _json_fields(cls) -> list[str]:
+        return [f.name for f in fields(cls) if f.name not in ("scores", "finish")]  # type: ignore[arg-type]
+
+    def _pruned(
+        self, model: nn.Module, ratio: float, scores: Mapping[str, Tensor] | None, finish: pruning.Finish | None
+    ) -> nn.Module:
+        """The member of the calibrated family at `ratio`; ValueError if this is another network or another family."""
+        from confprune_edu import pruning
+
+        if self.model_sha256 not in (None, pruning.fingerprint(model)):
+            raise ValueError("model is not the one that was calibrated: its weights, buffers or dtype differ")
+        scores = self.scores if scores is None else scores
+        finish = self.finish if finish is None else finish
+        if self.criterion != "unknown":
+            self._same_family(None if scores is None else pruning.digest(scores), finish)
+        return next(pruning.family(model, [ratio], scores, finish)).eval()
+
+    def _same_family(self, scores_sha256: str | None, finish: pruning.Finish | None) -> None:
+        if scores_sha256 != self.scores_sha256:
+            used = "magnitude" if self.scores_sha256 is None else "the scores that it was calibrated with"
+            raise ValueError(f"scores differ from those of this certificate, which is about {used}")
+        if (finish is not None) != self.finished:
+            raise ValueError(f"finish must be {'the one that' if self.finished else 'None: none'} was calibrated")
+
+    def to_json(self) -> str:
+        """The certificate as JSON text, with a schema version; `from_json` reads it back. NaN becomes null."""
+        record: dict[str, Any] = {"schema": self.schema, "version": VERSION}
+        for name in self._json_fields():
+            value = getattr(self, name)
+            record[name] = _nulls(value) if isinstance(value, np.ndarray) else value
+        return json.dumps(record, indent=1, allow_nan=False)
+
+    @classmethod
+    def from_json(cls, text: str) -> Self:
+        """Read the text of `to_json`; ValueError names what is wrong with it."""
+        try:
+            record = json.loads(text)
+        except json.JSONDecodeError as problem:
+            raise ValueError(f"not a calibration record: {problem}") from None
+        if not isinstance(record, dict) or (record.get("schema"), record.get("version")) != (cls.schema, VERSION):
+            found = (record.get("schema"), record.get("version")) if isinstance(record, dict) else type(record).__name__
+            raise ValueError(f"not a calibration record of schema {cls.schema}, version {VERSION}: got {found}")
+        if missing := [name for name in cls._json_fields() if name not in record]:
+            raise ValueError(f"the calibration record lacks {', '.join(missing)}")
+        try:
+            return cls(**cls._checked({name: record[name] for name in cls._json_fields()}))
+        except (TypeError, ValueError) as problem:
+            raise ValueError(f"the calibration record contradicts itself: {problem}") from None
+
+    def __repr__(self) -> str:
+        return "\n".join(textwrap.fill(part, 96) for part in self._sentences())
+
+    def _repr_html_(self) -> str:
+        headline, claim, facts = (html.escape(part) for part in self._sentences())
+        colour = "#0072B2" if self.rejected.any() else "#767676"
+        return (
+            f'<div style="border-left: 6px solid {colour}; padding: 0.4em 1em; max-width: 44em">'
+            f'<div style="font-size: 1.25em; font-weight: 600">{headline}</div>'
+            f'<div style="margin: 0.3em 0">{claim}</div><div style="opacity: 0.75">{facts}</div></div>'
+        )
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class Calibration:
+class Calibration(Certificate):
     """A certificate: how far the model may be pruned, and all that the claim rests on.
 
     With probability at least 1 - delta over the draw of the calibration examples, every ratio marked in `rejected`
@@ -82,6 +169,8 @@ class Calibration:
     scores: Mapping[str, Tensor] | None = field(default=None)
     finish: pruning.Finish | None = field(default=None)
 
+    schema = "confprune_edu.Calibration"
+
     def prune(
         self,
         model: nn.Module,
@@ -98,24 +187,9 @@ class Calibration:
         ValueError
             Nothing was certified; `model`, scores or `finish` are not those that were calibrated.
         """
-        from confprune_edu import pruning
-
         if self.ratio is None:
             raise ValueError("nothing was certified: there is no certified network")
-        if self.model_sha256 not in (None, pruning.fingerprint(model)):
-            raise ValueError("model is not the one that was calibrated: its weights, buffers or dtype differ")
-        scores = self.scores if scores is None else scores
-        finish = self.finish if finish is None else finish
-        if self.criterion != "unknown":
-            self._same_family(None if scores is None else pruning.digest(scores), finish)
-        return next(pruning.family(model, [self.ratio], scores, finish)).eval()
-
-    def _same_family(self, scores_sha256: str | None, finish: pruning.Finish | None) -> None:
-        if scores_sha256 != self.scores_sha256:
-            used = "magnitude" if self.scores_sha256 is None else "the scores that it was calibrated with"
-            raise ValueError(f"scores differ from those of this certificate, which is about {used}")
-        if (finish is not None) != self.finished:
-            raise ValueError(f"finish must be {'the one that' if self.finished else 'None: none'} was calibrated")
+        return self._pruned(model, self.ratio, scores, finish)
 
     def plot(self, **options: Any) -> Any:
         """Risk and p-values against the ratio, see `plots.calibration`."""
@@ -123,42 +197,24 @@ class Calibration:
 
         return draw(self, **options)
 
-    def to_json(self) -> str:
-        """The certificate as JSON text, with a schema version; `from_json` reads it back. NaN becomes null."""
-        record: dict[str, Any] = {"schema": SCHEMA, "version": VERSION}
-        for name in _JSON_FIELDS:
-            value = getattr(self, name)
-            record[name] = _nulls(value) if isinstance(value, np.ndarray) else value
-        return json.dumps(record, indent=1, allow_nan=False)
+    def _sentences(self) -> tuple[str, str, str]:
+        return self._headline(), self._claim(), self._facts()
 
-    @classmethod
-    def from_json(cls, text: str) -> Calibration:
-        """Read the text of `to_json`; ValueError names what is wrong with it."""
-        try:
-            record = json.loads(text)
-        except json.JSONDecodeError as problem:
-            raise ValueError(f"not a calibration record: {problem}") from None
-        if not isinstance(record, dict) or (record.get("schema"), record.get("version")) != (SCHEMA, VERSION):
-            found = (record.get("schema"), record.get("version")) if isinstance(record, dict) else type(record).__name__
-            raise ValueError(f"not a calibration record of schema {SCHEMA}, version {VERSION}: got {found}")
-        if missing := [name for name in _JSON_FIELDS if name not in record]:
-            raise ValueError(f"the calibration record lacks {', '.join(missing)}")
-        try:
-            return cls(**_consistent({name: record[name] for name in _JSON_FIELDS}))
-        except (TypeError, ValueError) as problem:
-            raise ValueError(f"the calibration record contradicts itself: {problem}") from None
-
-    def __repr__(self) -> str:
-        return "\n".join(textwrap.fill(part, 96) for part in (self._headline(), self._claim(), self._facts()))
-
-    def _repr_html_(self) -> str:
-        headline, claim, facts = (html.escape(part) for part in (self._headline(), self._claim(), self._facts()))
-        colour = "#0072B2" if self.ratio is not None else "#767676"
-        return (
-            f'<div style="border-left: 6px solid {colour}; padding: 0.4em 1em; max-width: 44em">'
-            f'<div style="font-size: 1.25em; font-weight: 600">{headline}</div>'
-            f'<div style="margin: 0.3em 0">{claim}</div><div style="opacity: 0.75">{facts}</div></div>'
-        )
+    @staticmethod
+    def _checked(record: dict[str, Any]) -> dict[str, Any]:
+        values = dict(record) | common_fields(record)
+        grid, (low, high) = values["ratios"], values["loss_range"]
+        for name in ("p_values", "loss_means"):
+            values[name] = np.array(record[name], dtype=np.float64)
+        p, means = values["p_values"], values["loss_means"]
+        values["rejected"] = _checks.mask(record["rejected"], "rejected", len(grid))
+        if p.shape != grid.shape or means.shape != grid.shape:
+            raise ValueError("p_values, loss_means and ratios differ in length")
+        _checks.within(p[~np.isnan(p)], "p_values", 0, 1)
+        _checks.within(means[~np.isnan(means)], "loss_means", low, high)
+        if np.isnan(p[values["rejected"]]).any() or record["ratio"] != _largest(grid, values["rejected"]):
+            raise ValueError(f"ratio {record['ratio']} is not the largest certified one")
+        return values
 
     def _headline(self) -> str:
         if self.ratio is None:
@@ -189,30 +245,16 @@ class Calibration:
         )
 
 
-def _consistent(record: dict[str, Any]) -> dict[str, Any]:
-    """The fields of a record, checked as the arguments of a calibration are, lists as arrays."""
-    values = dict(record)
-    for name in ("p_values", "loss_means", "ratios"):
-        values[name] = np.array(record[name], dtype=np.float64)
-    values["loss_range"] = low, high = _checks.interval(record["loss_range"], "loss_range")
-    _settings(record["alpha"], record["delta"], record["p_value"], "fixed_sequence", low, high)
+def common_fields(record: dict[str, Any]) -> dict[str, Any]:
+    """What every certificate's record holds, checked: settings, grid and provenance; the grid and range as arrays."""
+    low, high = _checks.interval(record["loss_range"], "loss_range")
+    settings(record["alpha"], record["delta"], record["p_value"], low, high)
     _checks.positive_int(record["n"], "n")
-    grid, p, means = _checks.ratios(values["ratios"]), values["p_values"], values["loss_means"]
-    values["rejected"] = _checks.mask(record["rejected"], "rejected", len(grid))
-    if p.shape != grid.shape or means.shape != grid.shape:
-        raise ValueError("p_values, loss_means and ratios differ in length")
-    _checks.within(p[~np.isnan(p)], "p_values", 0, 1)
-    _checks.within(means[~np.isnan(means)], "loss_means", low, high)
-    if np.isnan(p[values["rejected"]]).any() or record["ratio"] != _largest(grid, values["rejected"]):
-        raise ValueError(f"ratio {record['ratio']} is not the largest certified one")
     kinds = dict.fromkeys(("procedure", "loss", "criterion"), str) | {"finished": bool}
     optional = dict.fromkeys(("model_sha256", "scores_sha256"), (str, type(None)))
     if odd := [name for name, kind in (kinds | optional).items() if not isinstance(record[name], kind)]:
         raise ValueError(f"{', '.join(odd)} of another type")
-    return values
-
-
-_JSON_FIELDS = tuple(name for name in Calibration.__dataclass_fields__ if name not in ("scores", "finish"))
+    return {"loss_range": (low, high), "ratios": _checks.ratios(np.array(record["ratios"], dtype=np.float64))}
 
 
 def calibrate(
@@ -272,11 +314,12 @@ def calibrate(
     >>> calibrate(model, inputs, disagreement, alpha=0.1, delta=0.1, ratios=[0.25, 0.5, 0.75]).ratio
     0.5
     """
-    from confprune_edu import evaluation, pruning
+    from confprune_edu import evaluation
 
     grid = _checks.ratios(ratios)
     low, high = evaluation.loss_range(loss)
-    _settings(alpha, delta, p_value, procedure, low, high)
+    settings(alpha, delta, p_value, low, high)
+    fwer.named(procedure)
     columns = evaluation.loss_columns(
         model,
         data,
@@ -288,20 +331,20 @@ def calibrate(
         device=device,
         progress=progress,
     )
-    provenance = {
-        "model_sha256": pruning.fingerprint(model),
-        "criterion": "magnitude" if scores is None else "custom",
-        "finished": finish is not None,
-        "scores": None if scores is None else {name: score.detach().clone() for name, score in scores.items()},
-        "scores_sha256": None if scores is None else pruning.digest(scores),
-        "finish": finish,
-    }
     if procedure in ("fixed_sequence", fwer.fixed_sequence):
         losses = _until_first_failure(columns, alpha, delta, p_value, low, high)
     else:
         losses = np.column_stack(list(columns))
     return _certify(
-        losses, grid, alpha, delta, p_value, procedure, loss=_name(loss), loss_range=(low, high), **provenance
+        losses,
+        grid,
+        alpha,
+        delta,
+        p_value,
+        procedure,
+        loss=name_of(loss),
+        loss_range=(low, high),
+        **provenance_of(model, scores, finish),
     )
 
 
@@ -342,18 +385,35 @@ def calibrate_losses(
     """
     grid = _checks.ratios(ratios)
     low, high = _checks.interval(loss_range, "loss_range")
-    _settings(alpha, delta, p_value, procedure, low, high)
+    settings(alpha, delta, p_value, low, high)
+    fwer.named(procedure)
     table = _checks.losses(losses, low, high, ndim=(2,))
     if table.shape[1] != len(grid):
         raise ValueError(f"losses must have one column a ratio, got {table.shape[1]} columns for {len(grid)} ratios")
     return _certify(table, grid, alpha, delta, p_value, procedure, loss_range=(low, high))
 
 
-def _settings(alpha: float, delta: float, p_value: str, procedure: fwer.Procedure, low: float, high: float) -> None:
+def settings(alpha: float, delta: float, p_value: str, low: float, high: float) -> None:
+    """Refuse an alpha outside the loss's range, a delta outside (0, 1) and an unknown p-value."""
     _checks.number(alpha, "alpha", low, high)
     _checks.number(delta, "delta")
     _checks.choice(p_value, "p_value", pvalues.METHODS)
-    fwer.named(procedure)
+
+
+def provenance_of(
+    model: nn.Module, scores: Mapping[str, Tensor] | None, finish: pruning.Finish | None
+) -> dict[str, Any]:
+    """The fields of a certificate that tell which network was calibrated, and which pruned family of it."""
+    from confprune_edu import pruning
+
+    return {
+        "model_sha256": pruning.fingerprint(model),
+        "criterion": "magnitude" if scores is None else "custom",
+        "finished": finish is not None,
+        "scores": None if scores is None else {name: score.detach().clone() for name, score in scores.items()},
+        "scores_sha256": None if scores is None else pruning.digest(scores),
+        "finish": finish,
+    }
 
 
 def _p_values(losses: NDArray[Any], alpha: float, p_value: str, low: float, high: float) -> NDArray[np.float64]:
@@ -400,7 +460,7 @@ def _certify(
         delta=float(delta),
         n=n,
         p_value=p_value,
-        procedure=procedure if isinstance(procedure, str) else _name(procedure),
+        procedure=procedure if isinstance(procedure, str) else name_of(procedure),
         loss_range=loss_range,
         **provenance,
     )
@@ -410,12 +470,16 @@ def _largest(grid: NDArray[np.float64], rejected: NDArray[np.bool_]) -> float | 
     return float(grid[rejected].max()) if rejected.any() else None
 
 
-def _name(function: Any) -> str:
+def name_of(function: Any) -> str:
+    """What a certificate calls a function: its name, with the arguments that a `functools.partial` fixes."""
     if isinstance(function, functools.partial):
-        given = ", ".join([*map(str, function.args), *(f"{k}={v}" for k, v in function.keywords.items())])
-        return f"{_name(function.func)}({given})"
+        given = [*map(str, function.args), *(f"{k}={v}" for k, v in function.keywords.items())]
+        short = ", ".join(textwrap.shorten(text, 40, placeholder=" ...") for text in given)
+        return f"{name_of(function.func)}({short})"
     return getattr(function, "__name__", type(function).__name__)
 
 
 def _nulls(values: NDArray[Any]) -> list[Any]:
-    return [None if value != value else value for value in values.tolist()]
+    entries = values.astype(object)
+    entries[values != values] = None
+    return entries.tolist()
