@@ -1,4 +1,4 @@
-"""Data: digits that ship with the package, their losses, the full MNIST, and the one safe way to read a shipped file.
+"""Data: digits that ship with the package, recorded losses, the full MNIST, PolypGen, and a safe way to read files.
 
 Importing this module and reading `mnist_losses` needs numpy only; images come as torch tensors.
 `python -m confprune_edu.data mnist5k --out FILE` makes the shipped digits again.
@@ -8,11 +8,15 @@ import argparse
 import gzip
 import hashlib
 import io
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
 from confprune_edu import _checks
+from confprune_edu.phantom import phantom_polyps as phantom_polyps
+from confprune_edu.polyps import PolypFrames as PolypFrames
+from confprune_edu.polyps import polypgen as polypgen
 
 ASSETS = Path(__file__).with_name("assets")
 
@@ -21,6 +25,8 @@ CHECKSUMS = {
     "mnist5k.npz": (833294, "94070d1b085fe6e6249704fd8c8c5a69cfda438896d706c382e582798edd0ae9"),
     "mnist-losses.npz": (16273, "0676ee55654b9b287a1d4d322c7251efccd8252984fdbcd1176b2025c9dcd3fe"),
     "mnist-mlp.safetensors": (1066920, "53796b03eb1bca45a6147d24c7b611b8e7cb2dab44cfcd03455c22b23ffb37ed"),
+    "polyp-unet.safetensors": (2281842, "4d73d98bfea98daea975c755cae31b6370f7b8b1203d92e4b0a654b35a11409e"),
+    "polyp-losses.npz": (508892, "6c8e6ea5c25d49ceb2019d7ac64dc6d8d03784b68bca3cda83f61e7850a8d866"),
 }
 
 # The four files of MNIST as torchvision unpacks them (it verifies the md5 of the .gz, but never that of these).
@@ -135,6 +141,80 @@ def mnist_losses(loss="degradation"):
     _checks.choice(loss, "loss", MNIST_LOSSES)
     with np.load(io.BytesIO(read_asset("mnist-losses.npz")), allow_pickle=False) as stored:
         return np.unpackbits(stored[loss], axis=0).astype(bool), stored["ratios"]
+
+
+POLYP_LOSSES = (
+    "one_minus_iou",
+    "one_minus_dice",
+    "false_negative_rate",
+    "dice_degradation",
+    "one_minus_iou_to_full",
+    "one_minus_dice_to_full",
+)
+POLYP_FAMILIES = ("magnitude", "batch-norm", "layerwise")
+
+
+@dataclass(frozen=True, eq=False)
+class PolypLosses:
+    """Recorded losses of a pruned UNet on real frames that it never saw, with what groups the frames.
+
+    Attributes
+    ----------
+    losses : float64 array, shape (n, m), in [0, 1]
+        One row a frame, one column a ratio.
+    ratios : float64 array, shape (m,)
+        Fractions of the prunable weights set to zero.
+    centre, group : int64 arrays, shape (n,)
+        Centre 1..6; frames with one group number come from one video (or from neighbouring frame numbers).
+    names : tuple of str, length n
+        File names in PolypGen.
+    """
+
+    losses: np.ndarray
+    ratios: np.ndarray
+    centre: np.ndarray
+    group: np.ndarray
+    names: tuple[str, ...]
+
+
+def polyp_losses(loss="one_minus_dice", family="magnitude"):
+    """Losses of the shipped UNet on real PolypGen frames, pruned to many ratios: the recorded experiment.
+
+    Recorded once with `evaluation.loss_tables` on the videos that the UNet was not trained on, those of centre C6
+    among them, so that everyone can calibrate on real losses; the frames themselves do not ship.
+
+    Parameters
+    ----------
+    loss : str
+        "one_minus_iou", "one_minus_dice" or "false_negative_rate" against the true masks, "dice_degradation",
+        "one_minus_iou_to_full" or "one_minus_dice_to_full" (against the full network's masks), see `losses`.
+    family : str
+        "magnitude": the globally smallest weights go; "batch-norm": the same, and the statistics of the batch
+        norms are estimated anew on training frames; "layerwise": the same share of the smallest weights in every layer.
+
+    Returns
+    -------
+    PolypLosses
+
+    Raises
+    ------
+    FileNotFoundError, ValueError
+        Another loss or family; the shipped file is missing or damaged, see `read_asset`.
+
+    >>> recorded = polyp_losses("dice_degradation")
+    >>> recorded.losses.shape == (len(recorded.names), len(recorded.ratios)), float(recorded.losses[:, 0].max())
+    (True, 0.0)
+    """
+    _checks.choice(loss, "loss", POLYP_LOSSES)
+    _checks.choice(family, "family", POLYP_FAMILIES)
+    with np.load(io.BytesIO(read_asset("polyp-losses.npz")), allow_pickle=False) as stored:
+        return PolypLosses(
+            losses=stored[f"{family}/{loss}"].astype(np.float64),
+            ratios=stored["ratios"],
+            centre=stored["centre"].astype(np.int64),
+            group=stored["group"].astype(np.int64),
+            names=tuple(stored["names"].tolist()),
+        )
 
 
 def mnist(root, *, train=True, download=False):

@@ -1,0 +1,196 @@
+"""The UNet for polyps: what ships, how it was made, and the recorded losses on real frames that it never saw."""
+
+import os
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import pytest
+import safetensors.torch
+import torch
+from PIL import Image
+from torch.optim.swa_utils import update_bn
+
+from confprune_edu import data, evaluation, losses, models, polyps, pruning
+
+
+def squares(n, seed=0, size=32):
+    """Dark frames with one bright square each, as PolypFrames: a task that a UNet learns at once."""
+    rng, masks = np.random.default_rng(seed), np.zeros((n, 1, size, size), bool)
+    for mask in masks:
+        y, x = rng.integers(0, size - 12, 2)
+        mask[0, y : y + 12, x : x + 12] = True
+    images = np.clip(masks * 0.6 + rng.random((n, 3, size, size)) * 0.4, 0, 1).astype(np.float32)
+    names = tuple(f"{i}.jpg" for i in range(n))
+    centre, group = np.ones(n, int), np.arange(n)
+    return data.PolypFrames(torch.tensor(images), torch.tensor(masks), centre, group, names, names)
+
+
+def test_what_ships_is_small_and_half_precise():
+    content = data.read_asset("polyp-unet.safetensors")
+    assert len(content) < 3_000_000
+    floats = [v for v in safetensors.torch.load(content).values() if v.is_floating_point()]
+    assert {v.dtype for v in floats} == {torch.float16}
+    model = models.load("polyp-unet")
+    assert {p.dtype for p in model.parameters()} == {torch.float32} and not model.training
+    assert sum(w.numel() for w in pruning.prunable(model).values()) == 1_131_712
+
+
+def test_skips_bring_the_detail_back():
+    model = models.load("polyp-unet")
+    with torch.inference_mode():
+        frame = torch.rand(1, 3, 64, 64, generator=torch.Generator().manual_seed(0))
+        moved = frame.clone()
+        moved[..., 40, 40] = 1 - moved[..., 40, 40]
+        change = (model(moved) - model(frame)).abs()[0, 0]
+    assert change[40, 40] > 0 and change.shape == (64, 64)
+    assert change[36:45, 36:45].mean() > 5 * change[:20, :20].mean()  # one pixel matters most where it lies
+
+
+def test_training_is_deterministic_and_leaves_the_random_state():
+    frames, before = squares(20), torch.get_rng_state()
+    one, other, third = (models.train_polyp_unet(frames, seed=seed, epochs=1) for seed in (1, 1, 2))
+    assert torch.equal(torch.get_rng_state(), before)
+    same = [torch.equal(a, b) for a, b in zip(one.parameters(), other.parameters(), strict=True)]
+    assert all(same) and not torch.equal(one.head.weight, third.head.weight)
+    assert not one.training
+
+
+def test_training_learns():
+    model = models.train_polyp_unet(squares(64), epochs=12)
+    fresh = squares(16, seed=1)
+    with torch.inference_mode():
+        found = 1 - losses.one_minus_dice(model(fresh.images), None, fresh.masks)
+    assert found.mean() > 0.8
+
+
+def test_quality_is_by_centre_and_over_all_frames():
+    frames = squares(4)
+    frames.centre[:] = [2, 2, 2, 5]
+    logits = torch.where(frames.masks, 1.0, -1.0)
+    logits[0] = -1.0  # the first square is missed
+    lines = models.quality(lambda images: logits, frames).splitlines()
+    assert [line.split() for line in lines[1:]] == [
+        ["C2", "3", "0.667", "0.667"],
+        ["C5", "1", "1.000", "1.000"],
+        ["all", "4", "0.750", "0.750"],
+    ]
+
+
+def test_records_never_understate_a_loss():
+    table = np.random.default_rng(0).random((50, 3))
+    half = models._half_up(table)
+    assert half.dtype == np.float16 and (half >= table).all() and (half - table).max() < 1e-3
+    assert models._half_up(np.array([0.0, 1.0])).tolist() == [0, 1]
+
+
+def test_ranks_by_layer_prune_every_layer_alike():
+    model = models.load("polyp-unet")
+    ranks = {name: models._rank(weight) for name, weight in pruning.magnitude(model).items()}
+    pruned = pruning.prune(model, 0.4, ranks)
+    shares = [float((w == 0).float().mean()) for w in pruning.prunable(pruned).values() if w.numel() > 100]
+    assert max(abs(share - 0.4) for share in shares) < 0.01
+
+
+def small_polypgen(root):
+    """Twelve noisy frames of three centres in the layout of the download; some videos are trained on, some not."""
+    rng = np.random.default_rng(0)
+    for centre in (2, 3, 6):
+        for kind in ("images", "masks"):
+            (root / polyps.FOLDER / f"data_C{centre}" / f"{kind}_C{centre}").mkdir(parents=True)
+        for k in range(4):
+            folder, stem = root / polyps.FOLDER / f"data_C{centre}", f"EndoCV2021_C{centre}_{k}00"
+            pixels = rng.integers(0, 255, (32, 32, 3)).astype(np.uint8)
+            Image.fromarray(pixels).save(folder / f"images_C{centre}" / f"{stem}.jpg")
+            Image.fromarray(pixels[..., 0]).save(folder / f"masks_C{centre}" / f"{stem}_mask.jpg")
+    return root
+
+
+def install(name, out, printed, monkeypatch):
+    """Let the package read the file that a command wrote, whose sha256 it printed last, as the shipped one."""
+    monkeypatch.setattr(data, "ASSETS", out.parent)
+    monkeypatch.setitem(data.CHECKSUMS, name, (out.stat().st_size, printed.split()[-1]))
+
+
+def test_commands_train_record_and_write_what_the_package_reads(tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("CONFPRUNE_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(models, "POLYP_RATIOS", np.array([0.0, 0.5]))
+    root, name = small_polypgen(tmp_path), "polyp-unet.safetensors"
+    arguments = ["--data-root", str(root), "--out"]
+    models.main(["train", "polyp-unet", "--epochs", "1", *arguments, str(tmp_path / name)])
+    printed = capsys.readouterr().out
+    assert "on videos that it never saw:" in printed and "C6" in printed
+    install(name, tmp_path / name, printed, monkeypatch)
+    models.main(["record", "polyp-losses", *arguments, str(tmp_path / "polyp-losses.npz")])
+    install("polyp-losses.npz", tmp_path / "polyp-losses.npz", capsys.readouterr().out, monkeypatch)
+    frames = data.polypgen(root)
+    unseen = frames[~models.trained_on(frames)]
+    recorded = data.polyp_losses("one_minus_iou", "layerwise")
+    assert recorded.names == unseen.names and recorded.centre.tolist() == unseen.centre.tolist()
+    assert recorded.losses.shape == (len(unseen), 2) and recorded.ratios.tolist() == [0, 0.5]
+    assert data.polyp_losses("one_minus_dice_to_full").losses[:, 0].max() == 0
+
+
+def test_recording_frames_needs_the_frames(tmp_path):
+    with pytest.raises(SystemExit, match="--data-root"):
+        models.main(["record", "polyp-losses", "--out", str(tmp_path / "x.npz")])
+
+
+@pytest.mark.parametrize(("loss", "family"), [("error", "magnitude"), ("one_minus_iou", "random")])
+def test_unknown_records_are_refused(loss, family):
+    with pytest.raises(ValueError, match=r"loss must be one of|family must be one of"):
+        data.polyp_losses(loss, family)
+
+
+def test_recorded_losses_are_consistent():
+    to_full = data.polyp_losses("one_minus_dice_to_full")
+    n, m = to_full.losses.shape
+    assert len(to_full.names) == len(set(to_full.names)) == len(to_full.centre) == len(to_full.group) == n
+    assert len(to_full.ratios) == m and (to_full.losses[:, 0] == 0).all()
+    assert (
+        data.polyp_losses("one_minus_dice_to_full", "batch-norm").losses[:, 0].mean() > 0.01
+    )  # another network at once
+    for loss in data.POLYP_LOSSES:
+        table = data.polyp_losses(loss).losses
+        assert table.shape == (n, m) and table.min() >= 0 and table.max() <= 1
+    dice, iou = (data.polyp_losses(loss).losses for loss in ("one_minus_dice", "one_minus_iou"))
+    assert np.abs(iou - (1 - (1 - dice) / (1 + dice))).max() < 2e-3  # IoU = Dice / (2 - Dice)
+
+
+@pytest.fixture(scope="module")
+def unseen():
+    """The real frames that the shipped UNet never saw, and the frames that it learned from."""
+    if "CONFPRUNE_DATA" not in os.environ:
+        pytest.skip("needs the environment variable CONFPRUNE_DATA: a folder that contains polypgen_256/")
+    frames = data.polypgen(Path(os.environ["CONFPRUNE_DATA"], "polypgen_256"), cache=False)
+    known = models.trained_on(frames)
+    return frames[~known], frames.images[known]
+
+
+def test_the_shipped_network_finds_polyps_of_unseen_videos(unseen):
+    here = unseen[0][unseen[0].centre <= 5]
+    model = models.load("polyp-unet")
+    with torch.inference_mode():
+        logits = torch.cat([model(images) for images in here.images.split(16)])
+    assert (1 - losses.one_minus_dice(logits, None, here.masks)).mean() > 0.7
+
+
+def test_recorded_losses_are_those_of_the_shipped_network(unseen):
+    frames, known = unseen
+    rows, model = np.arange(5, len(frames), 15), models.load("polyp-unet")
+    some = frames[rows]
+    families = {
+        "magnitude": {},
+        "batch-norm": {"finish": partial(update_bn, known[::4].split(32))},
+        "layerwise": {"scores": {name: models._rank(w) for name, w in pruning.magnitude(model).items()}},
+    }
+    wanted = {"one_minus_dice": losses.one_minus_dice, "false_negative_rate": losses.false_negative_rate}
+    for family, how in families.items():
+        columns = [0, 10, 20, 35] if family == "magnitude" else [20]
+        record = data.polyp_losses("one_minus_dice", family)
+        ratios = record.ratios[columns]
+        got = evaluation.loss_tables(model, (some.images, some.masks), ratios, wanted, progress=False, **how)
+        assert [record.names[i] for i in rows] == list(some.names)
+        for loss, table in got.items():
+            recorded = data.polyp_losses(loss, family).losses[np.ix_(rows, columns)]
+            assert np.abs(recorded - table).max() < 1e-3
