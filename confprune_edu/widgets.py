@@ -13,7 +13,7 @@ import ipywidgets
 from IPython import get_ipython
 from IPython.display import display
 
-from confprune_edu import data, fwer, plots, pvalues
+from confprune_edu import data, fwer, grids, plots, pvalues, selective
 
 LAYOUT: dict[str, Any] = {"style": {"description_width": "20em"}, "layout": {"width": "42em"}}
 
@@ -186,4 +186,37 @@ def calibration_explorer(alpha: float = 0.05, delta: float = 0.1, n: int = 1000)
         p_value=menu("p-value", list(pvalues.METHODS), "tight"),
         procedure=menu("procedure", list(procedures), "fixed_sequence"),
         n=integer("calibration examples n", n, 20, 5000, 10),
+    )
+
+
+# Lesson 06
+
+
+def selective_explorer(
+    confidence: Any,
+    losses: Any,
+    ratios: Any,
+    thresholds: Any = selective.THRESHOLDS,
+    *,
+    alpha: float = 0.01,
+    delta: float = 0.1,
+    procedure: str = "rows",
+    start: float = 0.0,
+) -> None:
+    """Calibrate pairs of ratio and threshold on tables (n, m) that are there, see `plots.selective`.
+
+    The controls are alpha, delta, the procedure and a coverage that is certified, too; a floor of 0 certifies none.
+    Ratios from `start` on are drawn; the star marks the most pruned certified pair.
+    """
+    calibrate = functools.partial(selective.calibrate_losses, confidence, losses, ratios, thresholds)
+
+    def draw(alpha: float, delta: float, procedure: str, floor: float) -> Any:
+        return calibrate(alpha=alpha, delta=delta, procedure=procedure, coverage=floor or None).plot(start=start)
+
+    explore(
+        draw,
+        alpha=log_slider("tolerated selective risk alpha", alpha, -3, -0.5),
+        delta=log_slider("error budget delta", delta, -3, -0.3),
+        procedure=menu("procedure", [*grids.PROCEDURES, "split"], procedure),
+        floor=slider("certified coverage (0: none)", 0.0, 0.0, 0.99, 0.01),
     )

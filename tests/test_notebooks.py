@@ -85,6 +85,8 @@ EXTREMES = [
     ("05_mnist", {"loss": "error", "alpha": 0.01}, "nothing certified"),
     ("05_mnist", {"alpha": 0.001, "delta": 0.01, "n_calibration": 50, "loss": "disagreement"}, "nothing certified"),
     ("05_mnist", {"loss": "accuracy_drop", "p_value": "betting", "n_calibration": 1000, "seed": 1}, "certified"),
+    ("06_selective_classification", {"alpha": 0.001, "n_calibration": 50, "trials": 20}, "nothing certified"),
+    ("06_selective_classification", {"alpha": 0.3, "procedure": "split", "min_coverage": 1, "trials": 20}, "certified"),
 ]
 
 

@@ -77,6 +77,12 @@ def test_nothing_answered_is_no_evidence(method):
     assert p[0, 1] < 1.0  # ... but a confidence equal to the threshold is an answer
 
 
+@pytest.mark.parametrize("method", pvalues.METHODS)
+def test_answers_that_are_all_wrong_are_no_evidence(method):
+    p = selective.risk_p_values(np.full((9, 1), 0.4), np.ones((9, 1), dtype=bool), [0.4], 0.3, method)
+    assert p[0, 0] == pytest.approx(1.0)
+
+
 def test_coverage_p_values_are_exact_tails():
     confidence, _ = tables(seed=5)
     p = selective.coverage_p_values(confidence, TAUS, floor=0.7)
