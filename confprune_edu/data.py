@@ -1,6 +1,6 @@
 """Data: digits that ship with the package, recorded losses, the full MNIST, PolypGen, and a safe way to read files.
 
-Importing this module and reading `mnist_losses` needs numpy only; images come as torch tensors.
+Importing this module and reading recorded losses needs no torch; images come as torch tensors.
 `python -m confprune_edu.data mnist5k --out FILE` makes the shipped digits again.
 """
 
