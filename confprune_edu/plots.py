@@ -1580,7 +1580,7 @@ def selective_splits(result: "SelectiveSplits") -> Picture:
         shown = np.clip(result.risk[part], low * result.alpha, (low + 0.998) * result.alpha)
         right.hist(shown, bins=edges, weights=np.full(len(shown), 1 / len(found)), **look)
     _limit(right, result.alpha, f"alpha = {result.alpha:.3g}", axis="x")
-    left.set(xlabel="chosen pruning ratio", ylabel="true coverage there")
+    left.set(xlabel="chosen pruning ratio (area: how often)", ylabel="true coverage there")
     left.set_title(f"nothing certified: {result.abstained:.1%}", fontsize=10)
     right.set(xlabel="true selective risk of the chosen pair", ylabel="share of splits", xlim=(0, edges[-1]))
     broken = "beyond alpha" if result.floor is None else "alpha or floor broken"

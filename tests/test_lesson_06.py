@@ -4,9 +4,12 @@ import math
 
 import numpy as np
 import pytest
+from scipy.special import bdtr
 
-from confprune_edu import exercises
+from confprune_edu import exercises, plots, selective, widgets
+from confprune_edu.calibration import calibrate_losses
 from confprune_edu.pvalues import binomial
+from confprune_edu.validation import ErrorRate, SelectiveSplits
 
 NAMES = ("selective_p_value", "certified_rows", "best_pair")
 
@@ -214,10 +217,240 @@ def test_every_misconception_is_refused_by_name(name, answer, misconception):
     ],
 )
 def test_every_case_is_the_reason_for_a_refusal(hints):
-    """No case is dead: for each of them there is a wrong answer that all the others let pass."""
+    """No case is dead: the hint of each of them is told to somebody."""
     said = []
     for name, answer, _ in WRONG:
         with pytest.raises(AssertionError) as refusal:
             getattr(exercises, name)(answer)
         said.append(str(refusal.value))
     assert [hint for hint in hints if not any(hint in text for text in said)] == []
+
+
+# Figures
+
+
+P = np.array([[0.001, 0.04, 0.3], [0.02, 0.2, 0.9], [1.0, 0.4, 1.0]])
+COVERAGE = np.array([[0.8, 0.9, 1.0], [0.5, 0.7, 1.0], [0.0, 0.2, 1.0]])
+GRID = {"ratios": [0.5, 0.8, 0.9], "thresholds": [0.9, 0.5, 0.0], "alpha": 0.05, "delta": 0.1}
+
+
+def drawn(picture):
+    assert picture.png()
+    return picture
+
+
+def test_the_map_tells_what_is_certified_and_what_would_pass_alone():
+    picture = drawn(plots.selective(P, P <= 0.03, COVERAGE, **GRID))
+    assert picture.alt.startswith("2 of 9 pairs certified, ratios up to 0.8, coverage up to 80.0%.")
+    assert "delta = 0.1 lets 3 pass" in picture.alt
+    assert plots.selective(P, P < 0, COVERAGE, **GRID).alt.startswith("Nothing certified.")
+
+
+def test_the_map_has_ratios_to_the_right_and_lenient_thresholds_above():
+    bottom = plots.selective(P, P <= 0.03, COVERAGE, **GRID).axes[1]
+    evidence, silent = (np.ma.filled(image.get_array(), np.nan) for image in bottom.images)
+    np.testing.assert_allclose(evidence, np.log10(np.maximum(P, 1e-6)).T)
+    assert np.argwhere(silent == 1).tolist() == [[0, 2]]  # the strictest threshold of the last ratio answers nothing
+    assert [label.get_text() for label in bottom.get_yticklabels()] == ["0.9", "0.5", "0"]
+    assert [label.get_text() for label in bottom.get_xticklabels()] == ["0.5", "0.8", "0.9"]
+    assert "nothing answered" in [text.get_text() for text in bottom.get_legend().get_texts()]
+
+
+def area_inside(lines):
+    """Cells inside of closed lines along the cells' edges: vertical edges, signed by the side on which they lie."""
+    edges = sorted((y0, x0) for (x0, y0), (x1, _) in lines if x0 == x1)
+    rows = {y: [x for z, x in edges if z == y] for y, _ in edges}
+    return sum(right - left for xs in rows.values() for left, right in zip(xs[::2], xs[1::2], strict=True))
+
+
+@pytest.mark.parametrize("mask", [P <= 0.03, P <= 0.1, P < 2, P == 0.2, P < 0])
+def test_the_outline_surrounds_exactly_the_certified_cells(mask):
+    _, certified = plots.selective(P, mask, COVERAGE, **GRID).axes[1].collections
+    segments = [segment.tolist() for segment in certified.get_segments()]
+    assert area_inside(segments) == mask.sum()
+    corners = {tuple(point) for segment in segments for point in segment}
+    assert corners <= {(j - 0.5, k - 0.5) for j in range(4) for k in range(4)}
+
+
+def test_the_reach_is_filled_where_a_threshold_is_certified():
+    top = plots.selective(P, P <= 0.05, COVERAGE, **GRID, floor=0.6).axes[0]
+    certified, without, floor = top.lines
+    assert certified.get_xydata().tolist() == [[0, 0.9], [1, 0.5]] and certified.get_markerfacecolor() == plots.BLUE
+    assert without.get_xydata().tolist() == [[2, 0]] and without.get_markerfacecolor() == "white"
+    assert set(floor.get_ydata()) == {0.6}
+
+
+@pytest.mark.parametrize(("start", "star"), [(0.0, [(1, 0.7), (1, 1)]), (0.8, [(0, 0.7), (0, 1)]), (0.85, [])])
+def test_the_star_stays_with_its_pair_where_the_map_starts_later(start, star):
+    picture = plots.selective(P, P <= 0.05, COVERAGE, **GRID, chosen=(1, 1), start=start)
+    stars = [tuple(line.get_xydata()[0]) for ax in picture.axes for line in ax.lines if line.get_marker() == "*"]
+    assert stars == star
+    assert picture.alt.startswith("3 of 9 pairs certified, ratios up to 0.8")  # the text is about the whole grid
+
+
+def test_a_risk_coverage_curve_is_told_where_it_meets_alpha():
+    picture = drawn(
+        plots.risk_coverage(
+            {"a": [0.0, 0.6, 1.0], "b": [0.7, 0.9, 1.0]}, {"a": [np.nan, 0.05, 0.2], "b": [0.1, 0.2, 0.3]}, alpha=0.05
+        )
+    )
+    assert "a: 0.2000 at coverage 100.0%, at most alpha = 0.05 up to 60.0%" in picture.alt
+    assert "b: 0.3000 at coverage 100.0%, above alpha = 0.05." in picture.alt
+
+
+def test_frontiers_tell_how_far_they_reach():
+    curves = {"one": [1.0, 0.9, np.nan], "other": [0.8, np.nan, np.nan], "none": [np.nan] * 3}
+    alt = drawn(plots.frontiers([0.5, 0.8, 0.9], curves, floor=0.9)).alt
+    assert "one: up to ratio 0.8, with coverage 90% up to 0.8" in alt
+    assert "other: up to ratio 0.5, with coverage 90% nowhere" in alt
+    assert "none: nothing certified, with coverage 90% nowhere" in alt
+
+
+def test_regions_have_a_panel_each():
+    regions = {"broad": P <= 0.3, "thin": P == 0.04, "none": P < 0}
+    picture = drawn(plots.certified_regions(regions, COVERAGE, GRID["ratios"], GRID["thresholds"]))
+    assert "broad: 5 of 9 pairs certified, ratios up to 0.8, coverage up to 100.0%; thin: 1 of 9" in picture.alt
+    assert picture.alt.endswith("none: nothing certified.")
+    for ax, mask in zip(picture.axes, regions.values(), strict=False):
+        np.testing.assert_array_equal(ax.images[0].get_array(), mask.T)
+
+
+def tables(seed=0, n=2000):
+    rng = np.random.default_rng(seed)
+    confidence = rng.random((n, 3)) ** 0.2
+    risk = (1 - confidence) * [0.1, 0.6, 0] + [0, 0, 0.5]  # the last network is wrong half of the time, sure or not
+    return confidence, rng.random((n, 3)) < risk
+
+
+def test_rescue_takes_the_widest_certified_pair_of_each_ratio():
+    confidence, wrong = tables()
+    result = selective.calibrate_losses(confidence, wrong, GRID["ratios"], [0.99, 0.9, 0.5, 0.0], alpha=0.06, delta=0.1)
+    assert result.rejected.sum(axis=1).tolist() == [4, 2, 0]
+    picture = drawn(plots.rescue(result, wrong.mean(axis=0)))
+    whole, part = (line.get_ydata() for line in picture.axes[0].lines[:2])
+    share = picture.axes[1].lines[0].get_ydata()
+    np.testing.assert_array_equal(whole, wrong.mean(axis=0))
+    for j in (0, 1):
+        column = np.flatnonzero(result.rejected[j])[-1]  # the most lenient one answers most
+        assert (part[j], share[j]) == (result.risk[j, column], result.coverage[j, column])
+    assert np.isnan([part[2], share[2]]).all()
+    assert "certified at 2 of 3 ratios" in picture.alt
+    assert len(plots.rescue(result, wrong.mean(axis=0), start=0.8).axes[0].lines[0].get_ydata()) == 2
+
+
+def test_rescue_says_that_nothing_was_certified():
+    result = selective.calibrate_losses(*tables(), GRID["ratios"], alpha=0.0001, delta=0.1)
+    assert drawn(plots.rescue(result, [0.1, 0.2, 0.3])).alt.endswith("May abstain: certified at 0 of 3 ratios.")
+
+
+def splits_of(risk, floor=None):
+    risk = np.array(risk)
+    ratio = np.where(np.isnan(risk), np.nan, 0.8)
+    return SelectiveSplits(ratio, ratio, risk, ratio, risk > 0.05, 0.05, 0.1, floor)
+
+
+def test_splits_beyond_alpha_are_hatched_and_all_are_counted():
+    picture = drawn(plots.selective_splits(splits_of([0.01, 0.05, 0.06, 0.9, np.nan])))
+    bars = picture.axes[1].patches
+    assert sum(bar.get_height() for bar in bars) == pytest.approx(4 / 5)
+    beyond = [(bar.get_x(), bar.get_height()) for bar in bars if bar.get_hatch() and bar.get_height()]
+    assert [height for _, height in beyond] == pytest.approx([1 / 5, 1 / 5])
+    assert all(x >= 0.05 - 1e-9 for x, _ in beyond)
+    assert [ax.get_title(loc="left") for ax in picture.axes] == [
+        "nothing certified: 20.0%",
+        "beyond alpha: 40.0%, promised 10%",
+    ]
+    assert "in 40.0% of them" in picture.alt and "5 calibrations: median ratio 0.8, coverage 0.800" in picture.alt
+
+
+def test_splits_of_which_none_certified_anything_are_drawn():
+    assert "2 calibrations: nothing ever certified" in drawn(plots.selective_splits(splits_of([np.nan] * 2))).alt
+    titled = plots.selective_splits(splits_of([0.01, 0.02], floor=0.9)).axes[1].get_title(loc="left")
+    assert titled == "alpha or floor broken: 100.0%, promised 10%"  # a coverage of 0.8 breaks the floor
+
+
+def test_classes_and_mean_ratios_are_told():
+    alt = drawn(plots.by_class({"x": [0.2, 0.5, 0.1]}, ["a", "b", "c"], overall={"x": 0.3})).alt
+    assert alt == "By class. x: 10.0% (c) to 50.0% (b), 30.0% over all."
+    alt = drawn(plots.mean_ratios([10, 20], {"rows": [[np.nan, 0.5], [0.8, 0.9]]}, xlabel="digits n")).alt
+    assert alt.endswith("rows: 0.250 at n = 10, 0.850 at n = 20.")
+
+
+# Explorer
+
+
+def test_the_explorer_draws_the_certificate_of_its_defaults(monkeypatch):
+    shown = []
+    monkeypatch.setattr(widgets, "display", shown.append)
+    ratios = GRID["ratios"]
+    widgets.selective_explorer(*tables(), ratios, alpha=0.06, procedure="graph")
+    (picture,) = shown
+    right = selective.calibrate_losses(*tables(), ratios, alpha=0.06, delta=0.1, procedure="graph")
+    assert right.rejected.any()
+    assert picture.alt == right.plot().alt
+
+
+def test_every_control_of_the_explorer_changes_the_certificate(monkeypatch):
+    kept = {}
+    monkeypatch.setattr(widgets, "explore", lambda draw, **controls: kept.update(draw=draw, controls=controls))
+    widgets.selective_explorer(*tables(), GRID["ratios"], alpha=0.06)
+    values = {name: control.keywords["value"] for name, control in kept["controls"].items()}
+    assert values == {"alpha": 0.06, "delta": 0.1, "procedure": "rows", "floor": 0.0}
+    alts = {kept["draw"](**values).alt}
+    changes = [{"alpha": 0.1}, {"delta": 0.01}, {"floor": 0.5}]
+    changes += [{"procedure": name} for name in kept["controls"]["procedure"].keywords["options"] if name != "rows"]
+    alts |= {kept["draw"](**values | change).alt for change in changes}
+    assert len(alts) == 1 + len(changes) == 7
+
+
+# Claims of the lesson
+
+
+def known_p_values(trials=2000, n=3000, m=20, t=20, alpha=0.01, seed=1):
+    """P-values (trials, m, t) of independent networks whose selective risk is a hair above alpha at every pair."""
+    rng = np.random.default_rng(seed)
+    step = rng.multinomial(n, np.r_[0.5, np.full(t - 1, 0.5 / (t - 1))], size=(trials, m))
+    errors = rng.binomial(step, 1.001 * alpha)
+    return bdtr(errors.cumsum(axis=2), step.cumsum(axis=2), alpha)
+
+
+@pytest.mark.parametrize(
+    ("rule", "broken"),
+    [
+        (lambda p: p[:, :1, -1:] <= 0.1, False),
+        (lambda p: p[:, :1] <= 0.1, True),
+        (lambda p: p <= 0.1, True),
+        (lambda p: selective.rows(p, 0.1), False),
+        (lambda p: selective.grid_graph(p, 0.1), False),
+        (lambda p: selective.path(p, 0.1, selective.staircase(20, 20)), False),
+    ],
+    ids=["one pair", "thresholds alone", "every pair", "rows", "graph", "path"],
+)
+def test_a_grid_needs_a_procedure_for_the_grid(rule, broken):
+    rejected = rule(known_p_values())
+    false = rejected.reshape(len(rejected), -1).any(axis=1).sum()
+    assert (ErrorRate(int(false), len(rejected), 0.1).evidence < 1e-4) is broken
+
+
+def test_a_tenth_of_a_per_cent_takes_688_answers_without_an_error():
+    p = selective.risk_p_values(np.ones((688, 1)), np.zeros((688, 1), dtype=bool), [1.0], 0.01)
+    assert p[0, 0] <= 0.1 / 100 < p[0, 0] / 0.99
+
+
+def test_what_the_prose_says_about_the_digits(digits, mlp):
+    from confprune_edu import losses
+    from confprune_edu.evaluation import loss_tables
+
+    images, labels = digits
+    wanted = {"confidence": losses.confidence, "error": losses.error}
+    ratios = np.arange(100) / 100
+    confidence, wrong = loss_tables(mlp, (images, labels), ratios, wanted, progress=False).values()
+    assert wrong.mean(axis=0).min() > 0.01  # "the risk exceeds alpha at every ratio"
+    assert calibrate_losses(wrong[:3000], ratios, alpha=0.01, delta=0.1, p_value="binomial").ratio is None
+    result = selective.calibrate_losses(confidence[:3000], wrong[:3000], ratios, alpha=0.01, delta=0.1)
+    assert result.frontier[:70].min() > 0.95 and 0.9 <= result.frontier[87] < 0.91  # "4 or 5 %", "10 % at 0.87"
+    pair = result.best(min_coverage=0.9)
+    test, unsure = wrong[3000:, pair.row], confidence[3000:, pair.row] < pair.threshold
+    assert 0.2 < test[unsure].mean() < 0.3 and test[~unsure].mean() < 1 / 200  # "one in four", "one in two hundred"
+    silent = [np.mean(confidence[labels == c, pair.row] < pair.threshold) for c in range(10)]
+    assert np.argmax(silent) == 8 and max(silent) > 5 * min(silent)

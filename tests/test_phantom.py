@@ -200,8 +200,8 @@ def test_masks_stay_inside_the_visible_field(monkeypatch):
 
 
 def test_masks_leave_out_boxes_and_tools(monkeypatch):
-    altered(monkeypatch, empty=0.0, extent=(-0.7, 0.0), chances=(0, 0, 0, 1, 0))
-    boxed = phantom_polyps(12, seed=4, size=64, centres=[4])
+    altered(monkeypatch, empty=0.0, frames=1, extent=(-0.7, 0.0), chances=(0, 0, 0, 1, 0))
+    boxed = phantom_polyps(24, seed=4, size=64, centres=[4])
     assert not boxed.masks[..., 42:, :18].any()
     green = boxed.images[..., 45:60, 9:15].mean(dim=(0, 2, 3))
     assert green[1] > green[0] + 0.3 and green[1] > green[2] + 0.05
@@ -210,6 +210,32 @@ def test_masks_leave_out_boxes_and_tools(monkeypatch):
     altered(monkeypatch, chances=(0, 1, 0, 0, 0))
     hidden = phantom_polyps(12, seed=4, size=64, centres=[4])
     assert (free.masks | ~hidden.masks).all() and hidden.masks.sum() < free.masks.sum()
+
+
+@pytest.mark.parametrize("centre", [1, 4])
+def test_a_mask_is_where_the_polyp_is_nearer_than_the_wall(centre):
+    video = phantom.Video(np.random.default_rng(centre), centre)
+    u, v, tissue, _ = video.field(64)
+    rays = video.camera.T @ phantom._rays(u[tissue], v[tissue])
+    points, _, on, _ = phantom._look(video.polyp, True, video.origin, rays)
+    assert on.any() and not on.all()
+    np.testing.assert_array_equal(on, video.polyp.body(points) < video.tube.gap(points))
+    assert np.quantile(np.abs(video.polyp.gap(points)), 0.9) < 0.02  # the points lie on the tissue, outlines apart
+
+
+@pytest.mark.parametrize("size", [32, 100])
+def test_the_moved_scope_sees_the_polyps_foot_in_the_middle_of_a_pixel(size):
+    rng = np.random.default_rng(0)
+    video = phantom.Video(rng, 5)
+    x0, x1, y0, y1 = video.border[:4]
+    for loose in (1, 0):
+        origin, camera, aim = video._moved(rng, loose, size)
+        foot = camera @ _bowel.unit(video.polyp.base - origin)
+        np.testing.assert_allclose(foot, phantom._rays(*aim[:, None]), atol=1e-4)
+        pixel = (np.array([x0, y0]) + (aim + 1) / 2 * np.array([x1 - x0, y1 - y0])) * size - 0.5
+        np.testing.assert_allclose(pixel, pixel.round(), atol=1e-4)
+    np.testing.assert_array_equal(origin, video.origin)
+    assert np.abs(aim - video.aim).max() < 2 / size / min(x1 - x0, y1 - y0)
 
 
 def contrast(masks, luminance, seen):
@@ -244,6 +270,25 @@ def test_colour_casts_are_the_real_ones(crowd):
     np.testing.assert_allclose(red / blue, REAL_RED_BLUE, rtol=0.15)
     assert set(np.argsort(red / blue)[-2:]) == {0, 5}  # C1 and C6 have the warmest cast
     np.testing.assert_allclose(red * 255, [170, 150, 162, 161, 151, 168], rtol=0.08)
+
+
+def test_between_videos_the_cast_turns_from_warm_to_pale(monkeypatch):
+    altered(monkeypatch, frames=1, spread=(0.0, 0.1), chances=(0, 0, 0, 0, 0))
+    tissue = phantom.Video(np.random.default_rng(0), 1).field(32)[2]
+    means = phantom_polyps(40, seed=0, size=32, centres=[1]).images[:, :, torch.as_tensor(tissue)].mean(2).numpy()
+    red_green, red_blue = np.log(means[:, 0] / means[:, 1]), np.log(means[:, 0] / means[:, 2])
+    assert 0.06 < red_green.std() < 0.14 and 0.1 < red_blue.std() < 0.24
+    assert np.corrcoef(red_green, red_blue)[0, 1] > 0.8
+
+
+def test_light_falls_off_with_distance_angle_and_at_the_polyps_foot():
+    towards = np.array([[0], [0], [1.0]])
+    near, gloss = phantom._light(towards, 2 * towards, np.array([99.0]))
+    far, _ = phantom._light(towards, 4 * towards, np.array([99.0]))
+    assert 3.5 < near / far < 4
+    steep, matt = phantom._light(_bowel.unit(np.array([[2], [0], [1.0]])), 2 * towards, np.array([99.0]))
+    assert 0.4 < steep / near < 0.8 and matt < gloss / 10
+    assert phantom._light(towards, 2 * towards, np.array([0.0]))[0] == pytest.approx(0.65 * near)
 
 
 def test_brightness_spreads_as_in_the_real_frames(crowd):
