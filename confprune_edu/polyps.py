@@ -6,6 +6,7 @@ Ali et al., *A multi-centre polyp detection and segmentation dataset for general
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 import re
@@ -13,6 +14,7 @@ import warnings
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from numbers import Integral
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -29,7 +31,7 @@ if TYPE_CHECKING:
 
 FOLDER = "PolypGen2021_MultiCenterData_v3"
 CENTRES = range(1, 7)
-READER = "1"  # part of the cache's key: to be raised when the same files give other arrays
+READER = "2"  # part of the cache's key: to be raised when the same files give other arrays
 
 
 @dataclass(frozen=True, eq=False)
@@ -61,7 +63,7 @@ class PolypFrames:
         return len(self.names)
 
     def __getitem__(self, which: Any) -> PolypFrames:
-        rows = np.atleast_1d(np.arange(len(self))[which])
+        rows = np.array(np.arange(len(self))[which], ndmin=1)  # a copy: torch refuses negative strides
         names, videos = (tuple(part[i] for i in rows) for part in (self.names, self.videos))
         return PolypFrames(self.images[rows], self.masks[rows], self.centre[rows], self.group[rows], names, videos)
 
@@ -108,7 +110,7 @@ def polypgen(
     size = _checks.positive_int(size, "size")
     pairs, problems = _pairs(*_centre_folders(Path(root), centres))
     file = _cache_file(cache, size, pairs) if not problems else None
-    stored = _read_cache(file)
+    stored = _read_cache(file, (len(pairs), size))
     if stored is None:
         with ThreadPoolExecutor() as pool:
             read = list(pool.map(lambda pair: _read(pair[1], pair[2], size), pairs))
@@ -149,9 +151,7 @@ def _video(centre: int, name: str) -> str:
 
 def _centre_folders(root: Path, centres: Iterable[int] | None) -> tuple[Path, list[int]]:
     """The folder that holds data_C1, ... and the centres to read there."""
-    wanted = None if centres is None else sorted(set(centres))
-    if wanted is not None and (not wanted or not set(wanted) <= set(CENTRES)):
-        raise ValueError(f"centres must be some of 1..6, got {wanted}")
+    wanted = None if centres is None else _wanted(centres)
     for folder in (root, root / FOLDER, root / FOLDER / FOLDER):
         found = [c for c in CENTRES if (folder / f"data_C{c}").is_dir()]
         if not found:
@@ -162,12 +162,26 @@ def _centre_folders(root: Path, centres: Iterable[int] | None) -> tuple[Path, li
     raise FileNotFoundError(f"{root} is not PolypGen: it holds neither {FOLDER} nor data_C1 to data_C6")
 
 
+def _wanted(centres: Iterable[int]) -> list[int]:
+    if not isinstance(centres, Iterable):
+        raise TypeError(f"centres must be several of 1..6, got {centres!r}")
+    given = list(centres)
+    if not given or not all(isinstance(c, Integral) and not isinstance(c, bool) and c in CENTRES for c in given):
+        raise ValueError(f"centres must be some of 1..6, got {given}")
+    return sorted({int(c) for c in given})
+
+
 def _pairs(folder: Path, centres: list[int]) -> tuple[list[tuple[int, Path, Path]], list[str]]:
     """(centre, image, mask) for each frame, and a sentence about each file that has no partner."""
-    pairs, problems = [], []
+    pairs: list[tuple[int, Path, Path]] = []
+    problems: list[str] = []
     for centre in centres:
         images, masks = (_jpegs(folder / f"data_C{centre}" / f"{kind}_C{centre}") for kind in ("images", "masks"))
-        by_stem = {re.sub("_mask$", "", mask.stem, flags=re.IGNORECASE): mask for mask in masks}
+        by_stem: dict[str, Path] = {}
+        for mask in masks:
+            first = by_stem.setdefault(re.sub("_mask$", "", mask.stem, flags=re.IGNORECASE), mask)
+            if first is not mask:
+                problems.append(f"{mask} is a second mask, beside {first.name}")
         for image in images:
             stem = image.stem if image.stem in by_stem else image.stem.rstrip("_")
             if stem in by_stem:
@@ -212,26 +226,45 @@ def _report(problems: list[str], strict: bool) -> None:
 
 
 def _cache_file(cache: str | Path | bool, size: int, pairs: list[tuple[int, Path, Path]]) -> Path | None:
-    """Where the arrays of these files at this size are kept."""
+    """Where the arrays of these files at this size are kept; None where a file cannot be read, as `_read` will say."""
     if cache is False:
         return None
-    folder = os.environ.get("CONFPRUNE_CACHE", Path.home() / ".cache" / "confprune_edu") if cache is True else cache
-    key = hashlib.sha256(f"{READER} {size}".encode())
-    for _, image, mask in pairs:
-        key.update(f"{image.name} ".encode())
-        for file in (image, mask):
-            key.update(hashlib.sha256(file.read_bytes()).digest())
+    try:
+        folder = os.environ.get("CONFPRUNE_CACHE", Path.home() / ".cache" / "confprune_edu") if cache is True else cache
+        with ThreadPoolExecutor() as pool:
+            digests = list(pool.map(_digest_of_file, [file for _, *both in pairs for file in both]))
+    except (OSError, RuntimeError):  # RuntimeError: there is no home
+        return None
+    key = hashlib.sha256(f"{READER} {size} ".encode() + b"".join(digests))
     return Path(folder, f"polypgen-{size}-{key.hexdigest()[:32]}.safetensors")
 
 
-def _read_cache(file: Path | None) -> dict[str, NDArray[Any]] | None:
-    if file is None or not file.is_file():
+def _digest_of_file(file: Path) -> bytes:
+    return hashlib.sha256(file.read_bytes()).digest()
+
+
+def _digest(arrays: dict[str, NDArray[Any]]) -> NDArray[np.uint8]:
+    """Safetensors notices a file cut short, not a changed byte."""
+    key = hashlib.sha256(arrays["images"].data)
+    key.update(arrays["masks"].data)
+    return np.frombuffer(key.digest(), np.uint8)
+
+
+def _read_cache(file: Path | None, shape: tuple[int, int]) -> dict[str, NDArray[Any]] | None:
+    """The kept arrays of `shape` (frames, size), or None where there are none, or others than were written."""
+    if file is None or not os.path.isfile(file):  # unlike Path.is_file, False in a folder that may not be read
         return None
+    n, size = shape
     try:
-        return safetensors.numpy.load_file(file)
-    except (safetensors.SafetensorError, OSError) as problem:
+        arrays = safetensors.numpy.load_file(file)
+        if arrays["images"].shape != (n, 3, size, size) or arrays["masks"].shape != (n, size, size):
+            raise ValueError("other shapes")
+        if not np.array_equal(arrays.pop("sha256"), _digest(arrays)):
+            raise ValueError("other contents than were written")
+    except (safetensors.SafetensorError, OSError, KeyError, ValueError) as problem:
         warnings.warn(f"{file} is damaged and is made again ({problem})", stacklevel=3)
         return None
+    return arrays
 
 
 def _write_cache(file: Path | None, arrays: dict[str, NDArray[Any]]) -> None:
@@ -240,7 +273,9 @@ def _write_cache(file: Path | None, arrays: dict[str, NDArray[Any]]) -> None:
     part = file.with_suffix(f".{os.getpid()}.part")
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
-        safetensors.numpy.save_file(arrays, part)
+        safetensors.numpy.save_file({**arrays, "sha256": _digest(arrays)}, part)
         os.replace(part, file)
-    except OSError as problem:
+    except (OSError, safetensors.SafetensorError) as problem:  # the latter where the folder exists but is read-only
+        with contextlib.suppress(OSError):
+            part.unlink(missing_ok=True)
         warnings.warn(f"the frames are not kept for the next time: {problem}", stacklevel=3)
