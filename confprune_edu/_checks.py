@@ -27,6 +27,15 @@ def positive_int(value: Any, name: str) -> int:
     return int(value)
 
 
+def whole(value: Any, name: str, low: int, high: float) -> int:
+    """`value` as an int from `low` to `high`."""
+    if isinstance(value, (bool, np.bool_)) or not isinstance(value, Integral):
+        raise TypeError(f"{name} must be an integer from {low} to {high:g}, got {value!r}")
+    if not low <= int(value) <= high:
+        raise ValueError(f"{name} must be an integer from {low} to {high:g}, got {value!r}")
+    return int(value)
+
+
 def interval(value: Any, name: str) -> tuple[float, float]:
     """`value` as (low, high), finite, low < high."""
     try:
@@ -77,12 +86,28 @@ def losses(
     return within(array, name, low, high)
 
 
-def mask(values: Any, name: str, m: int) -> NDArray[np.bool_]:
-    """`values` as a bool array of shape (m,)."""
+def p_values(values: Any, *axes: str) -> NDArray[np.float64]:
+    """`values` as p-values with these axes, (m,) say, or many such, (trials, m)."""
+    array, k = numeric(values, "p_values").astype(np.float64, copy=False), len(axes)
+    if array.ndim not in (k, k + 1) or 0 in array.shape[-k:]:
+        one = ", ".join(axes)
+        shapes = f"({one}{',' if k == 1 else ''}) or (trials, {one})"
+        raise ValueError(f"p_values must have shape {shapes} with {one} >= 1, got {array.shape}")
+    return within(array, "p_values", 0, 1)
+
+
+def mask(values: Any, name: str, *shape: int) -> NDArray[np.bool_]:
+    """`values` as a bool array of this shape."""
     array = np.asarray(values)
-    if array.dtype != bool or array.shape != (m,):
-        raise ValueError(f"{name} must give a bool mask of shape ({m},), got {array.dtype} of shape {array.shape}")
+    if array.dtype != bool or array.shape != shape:
+        raise ValueError(f"{name} must give a bool mask of shape {shape}, got {array.dtype} of shape {array.shape}")
     return array
+
+
+def columns(table: NDArray[Any], name: str, grid: NDArray[Any]) -> None:
+    """Refuse a table (n, m) that has not one column for each ratio of the grid."""
+    if table.shape[1] != len(grid):
+        raise ValueError(f"{name} must have one column a ratio, got {table.shape[1]} columns for {len(grid)} ratios")
 
 
 def ratios(values: Any) -> NDArray[np.float64]:

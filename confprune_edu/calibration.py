@@ -388,8 +388,7 @@ def calibrate_losses(
     settings(alpha, delta, p_value, low, high)
     fwer.named(procedure)
     table = _checks.losses(losses, low, high, ndim=(2,))
-    if table.shape[1] != len(grid):
-        raise ValueError(f"losses must have one column a ratio, got {table.shape[1]} columns for {len(grid)} ratios")
+    _checks.columns(table, "losses", grid)
     return _certify(table, grid, alpha, delta, p_value, procedure, loss_range=(low, high))
 
 

@@ -77,14 +77,8 @@ def loss_table(
     >>> loss_table(model, inputs, [0.0, 0.5], disagreement)[:, 0].tolist()
     [False, False, False, False, False]
     """
-    options: dict[str, Any] = {
-        "scores": scores,
-        "finish": finish,
-        "batch_size": batch_size,
-        "device": device,
-        "progress": progress,
-    }
-    return np.column_stack(list(loss_columns(model, data, ratios, loss, **options)))
+    columns = _pruned_losses(model, data, ratios, (loss,), scores, finish, batch_size, device, progress)
+    return np.column_stack([column for (column,) in columns])
 
 
 def loss_tables(
@@ -111,15 +105,9 @@ def loss_tables(
     """
     if not isinstance(losses, Mapping) or not losses:
         raise ValueError(f"losses must map at least one name to a loss, got {losses!r}")
-    options: dict[str, Any] = {
-        "scores": scores,
-        "finish": finish,
-        "batch_size": batch_size,
-        "device": device,
-        "progress": progress,
-    }
-    columns = zip(*_pruned_losses(model, data, ratios, tuple(losses.values()), **options), strict=True)
-    return {name: np.column_stack(table) for name, table in zip(losses, columns, strict=True)}
+    wanted = tuple(losses.values())
+    columns = _pruned_losses(model, data, ratios, wanted, scores, finish, batch_size, device, progress)
+    return {name: np.column_stack(table) for name, table in zip(losses, zip(*columns, strict=True), strict=True)}
 
 
 def loss_columns(
@@ -142,14 +130,8 @@ def loss_columns(
     >>> next(loss_columns(nn.Linear(4, 3), torch.ones(2, 4), [0.0, 0.5], disagreement)).tolist()
     [False, False]
     """
-    options: dict[str, Any] = {
-        "scores": scores,
-        "finish": finish,
-        "batch_size": batch_size,
-        "device": device,
-        "progress": progress,
-    }
-    return (column for (column,) in _pruned_losses(model, data, ratios, (loss,), **options))
+    columns = _pruned_losses(model, data, ratios, (loss,), scores, finish, batch_size, device, progress)
+    return (column for (column,) in columns)
 
 
 def loss_range(loss: Loss) -> tuple[float, float]:
@@ -168,7 +150,6 @@ def _pruned_losses(
     data: Any,
     ratios: Sequence[float] | NDArray[Any],
     losses: tuple[Loss, ...],
-    *,
     scores: Mapping[str, Tensor] | None,
     finish: pruning.Finish | None,
     batch_size: int | None,

@@ -166,23 +166,24 @@ def named(procedure: Procedure) -> Callable[[NDArray[np.float64], float], Bools]
     [True, False]
     """
     if callable(procedure) and procedure not in PROCEDURES.values():
-        return functools.partial(_row_by_row, procedure)
+        return functools.partial(one_by_one, procedure)
     return procedure if callable(procedure) else PROCEDURES[_checks.choice(procedure, "procedure", PROCEDURES)]
 
 
-def _row_by_row(procedure: Callable[..., Any], p_values: NDArray[np.float64], delta: float) -> Bools:
-    """A caller's function, which knows one row only, on each row of p-values (m,) or (trials, m)."""
-    m = p_values.shape[-1]
-    rows = [_checks.mask(procedure(row.copy(), delta), "procedure", m) for row in p_values.reshape(-1, m)]
-    return np.array(rows).reshape(p_values.shape)
+def one_by_one(procedure: Callable[..., Any], p_values: NDArray[np.float64], delta: float, ndim: int = 1) -> Bools:
+    """A caller's function, which knows one row (m,), or one grid (m, t) at `ndim=2`, on each of many; masks checked.
+
+    >>> one_by_one(lambda p, delta: p <= delta, np.array([[0.01, 0.2], [0.3, 0.1]]), 0.1).tolist()
+    [[True, False], [False, True]]
+    """
+    own = p_values.shape[-ndim:]
+    masks = [_checks.mask(procedure(p.copy(), delta), "procedure", *own) for p in p_values.reshape(-1, *own)]
+    return np.array(masks).reshape(p_values.shape)
 
 
 def _arguments(p_values: ArrayLike, delta: float) -> tuple[NDArray[np.float64], float]:
     delta = _checks.number(delta, "delta")
-    p = _checks.numeric(p_values, "p_values").astype(np.float64, copy=False)
-    if p.ndim not in (1, 2) or p.shape[-1] == 0:
-        raise ValueError(f"p_values must have shape (m,) or (trials, m) with m >= 1, got {p.shape}")
-    return _checks.within(p, "p_values", 0, 1), delta
+    return _checks.p_values(p_values, "m"), delta
 
 
 def _starts(starts: Sequence[int], m: int) -> list[int]:
@@ -199,7 +200,7 @@ def _graph(weights: ArrayLike, transitions: ArrayLike, m: int) -> tuple[NDArray[
     g = _checks.within(_checks.numeric(transitions, "transitions").astype(np.float64), "transitions", 0, 1)
     if w.shape != (m,) or g.shape != (m, m):
         raise ValueError(f"weights and transitions must have shapes ({m},) and ({m}, {m}), got {w.shape} and {g.shape}")
-    if w.sum() > 1 + _SLACK or g.sum(axis=1).max() > 1 + _SLACK:
+    if w.sum() > 1 + SLACK or g.sum(axis=1).max() > 1 + SLACK:
         raise ValueError(
             f"weights and each row of transitions may sum to 1 at most, got {w.sum():g} and {g.sum(axis=1).max():g}"
         )
@@ -208,14 +209,14 @@ def _graph(weights: ArrayLike, transitions: ArrayLike, m: int) -> tuple[NDArray[
     return w / max(w.sum(), 1.0), g / np.maximum(g.sum(axis=1), 1.0)[:, None]  # rounding must not create budget
 
 
-_SLACK = 1e-12  # a third plus two sixths is two thirds only up to rounding
+SLACK = 1e-12  # a third plus two sixths is two thirds only up to rounding
 
 
 def _graphical_row(p: NDArray[Any], delta: float, w: NDArray[Any], g: NDArray[Any]) -> Bools:
     """Algorithm 1 on one row; `w` and `g` are used up."""
     rejected = np.zeros(len(p), dtype=bool)
     while True:
-        open_now = ~rejected & (p <= w * delta * (1 + _SLACK)) & (w > 0)
+        open_now = ~rejected & (p <= w * delta * (1 + SLACK)) & (w > 0)
         if not open_now.any():
             return rejected
         j = int(np.argmax(open_now))  # which one goes first does not change the result

@@ -11,7 +11,6 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy.special import betaincc
 
 from confprune_edu import _checks, fwer, pvalues
 
@@ -134,7 +133,7 @@ def coverage_p_values(confidence: ArrayLike, thresholds: ArrayLike, floor: float
     """
     c = _checks.losses(confidence, ndim=(2,), name="confidence")
     selected = counts(c, np.zeros(c.shape, dtype=bool), thresholds).selected
-    return pvalues.binomial(len(c) - selected, len(c), 1 - _checks.number(floor, "floor"))
+    return answered_p_values(selected, len(c), _checks.number(floor, "floor"))
 
 
 def rows(p_values: ArrayLike, delta: float) -> Bools:
@@ -282,7 +281,7 @@ def grid_graph(p_values: ArrayLike, delta: float, weights: ArrayLike | None = No
         j = np.arange(max(diagonal - t + 1, 0), min(diagonal + 1, m))
         k = diagonal - j
         held = budget[..., j, k]
-        rejected[..., j, k] = (p[..., j, k] <= held * (1 + _SLACK)) & (held > 0)
+        rejected[..., j, k] = (p[..., j, k] <= held * (1 + fwer.SLACK)) & (held > 0)
         held = np.where(rejected[..., j, k], held, 0)
         budget[..., j + 1, k] += held * share[j, k]
         budget[..., j, k + 1] += held * (1 - share[j, k])
@@ -317,7 +316,7 @@ def learned_path(p_values: ArrayLike, coverage: ArrayLike) -> NDArray[np.int64]:
     >>> learned_path([[0.01, 0.3], [0.02, 0.3]], coverage=[[0.7, 0.9], [0.6, 0.9]]).tolist()   # (1, 1) beats (0, 1)
     [[0, 0], [1, 0], [1, 1]]
     """
-    p, _ = _arguments(p_values, 0.5)
+    p = _checks.p_values(p_values, "m", "t")
     share = _checks.within(_checks.numeric(coverage, "coverage"), "coverage", 0, np.inf)
     if p.ndim != 2 or share.shape != p.shape:
         raise ValueError(f"p_values and coverage must share a shape (m, t), got {p.shape} and {share.shape}")
@@ -348,14 +347,20 @@ def reject(procedure: Procedure, risk_p: Floats, delta: float, coverage_p: Float
     >>> reject("rows", risk_p, 0.1).tolist(), reject("rows", risk_p, 0.1, coverage_p).tolist()
     ([[True, True, False]], [[False, True, False]])
     """
-    larger = risk_p if coverage_p is None else np.maximum(risk_p, coverage_p)
-    m, t = risk_p.shape[-2:]
     if callable(procedure):
-        masks = [_mask(procedure(p.copy(), delta), (m, t)) for p in larger.reshape(-1, m, t)]
-        return np.array(masks).reshape(risk_p.shape)
+        return fwer.one_by_one(procedure, larger(risk_p, coverage_p), delta, ndim=2)
     if coverage_p is None or procedure == "path":
-        return PROCEDURES[procedure](larger, delta)
-    return PROCEDURES[procedure](risk_p, delta / 2) & (coverage_p <= delta / 2 / m)
+        return PROCEDURES[procedure](larger(risk_p, coverage_p), delta)
+    return PROCEDURES[procedure](risk_p, delta / 2) & (coverage_p <= delta / 2 / risk_p.shape[-2])
+
+
+def larger(risk_p: Floats, coverage_p: Floats | None) -> Floats:
+    """The p-values of "too risky or too silent"; those of the risk alone where no coverage is to be certified.
+
+    >>> larger(np.array([[0.01, 0.4]]), np.array([[0.6, 0.0]])).tolist()
+    [[0.6, 0.4]]
+    """
+    return risk_p if coverage_p is None else np.maximum(risk_p, coverage_p)
 
 
 def bins(confidence: NDArray[Any], thresholds: Floats) -> NDArray[np.int64]:
@@ -393,28 +398,24 @@ def pair_p_values(found: Counts, n: int, alpha: float, method: str) -> Floats:
     """
     selected, total = found
     if method == "binomial":  # P[Bin(selected, alpha) <= total]
-        p = np.where(selected > total, betaincc(total + 1.0, np.maximum(selected - total, 1.0), alpha), 1.0)
+        p = pvalues.binomial_cdf(total, selected, alpha)
     else:
         p = pvalues.FROM_SUM[method](total + alpha * (n - selected), n, alpha)
     return np.where(selected > 0, p, 1.0)
 
 
-_SLACK = 1e-12  # shares of a budget add up to it only up to rounding
+def answered_p_values(selected: NDArray[np.int64], n: int, floor: float) -> Floats:
+    """`coverage_p_values` from counts among n examples.
+
+    >>> answered_p_values(np.array([[97]]), 100, 0.9).round(4).tolist()
+    [[0.0078]]
+    """
+    return pvalues.binomial(n - selected, n, 1 - floor)
 
 
 def _arguments(p_values: ArrayLike, delta: float) -> tuple[NDArray[np.float64], float]:
     delta = _checks.number(delta, "delta")
-    p = _checks.numeric(p_values, "p_values").astype(np.float64, copy=False)
-    if p.ndim not in (2, 3) or 0 in p.shape[-2:]:
-        raise ValueError(f"p_values must have shape (m, t) or (trials, m, t) with m, t >= 1, got {p.shape}")
-    return _checks.within(p, "p_values", 0, 1), delta
-
-
-def _mask(rejected: Any, shape: tuple[int, int]) -> Bools:
-    mask = np.asarray(rejected)
-    if mask.dtype != bool or mask.shape != shape:
-        raise ValueError(f"procedure must give a bool mask of shape {shape}, got {mask.dtype} of shape {mask.shape}")
-    return mask
+    return _checks.p_values(p_values, "m", "t"), delta
 
 
 def _path(pairs: ArrayLike, m: int, t: int, name: str = "path") -> NDArray[np.int64]:
@@ -434,7 +435,7 @@ def _weights(weights: ArrayLike | None, m: int) -> NDArray[np.float64]:
         starts = np.arange(m) % max(m // STARTS, 1) == 0
         return starts / starts.sum()
     w: NDArray[Any] = _checks.within(_checks.numeric(weights, "weights").astype(np.float64), "weights", 0, 1)
-    if w.shape != (m,) or w.sum() > 1 + _SLACK:
+    if w.shape != (m,) or w.sum() > 1 + fwer.SLACK:
         raise ValueError(f"weights must have shape ({m},) and sum to 1 at most, got {w.tolist()}")
     return w / max(w.sum(), 1.0)
 

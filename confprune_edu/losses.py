@@ -86,10 +86,10 @@ def confidence(pruned: Tensor, full: Any = None, target: Any = None) -> Tensor:
     >>> confidence(torch.tensor([[0.0, 0.0], [2.0, 0.0]])).round(decimals=4).tolist()
     [0.5, 0.8808]
     """
-    _decision(pruned, "pruned")
-    if pruned.ndim != 2:
-        raise ValueError(f"pruned must hold one decision an example, shape (batch, classes), got {tuple(pruned.shape)}")
-    return pruned.double().softmax(dim=1).amax(dim=1)
+    logits = _class_scores(pruned, "pruned")
+    if logits.ndim != 2:
+        raise ValueError(f"pruned must hold one decision an example, shape (batch, classes), got {tuple(logits.shape)}")
+    return logits.double().softmax(dim=1).amax(dim=1)
 
 
 def one_minus_iou(pruned: Tensor, full: Any, target: Any, *, against: str = "target") -> Tensor:
@@ -162,14 +162,18 @@ def _scores(output: Any, name: str) -> Tensor:
     return output
 
 
-def _decision(output: Any, name: str) -> Tensor:
+def _class_scores(output: Any, name: str) -> Tensor:
     output = _scores(output, name)
     if output.ndim < 2 or output.shape[1] < 2:
         raise ValueError(
             f"{name} must hold scores of at least two classes, shape (batch, classes, ...), got {tuple(output.shape)}: "
             "give a binary network two scores, or write a loss of your own"
         )
-    return output.argmax(dim=1)
+    return output
+
+
+def _decision(output: Any, name: str) -> Tensor:
+    return _class_scores(output, name).argmax(dim=1)
 
 
 def _wrong(output: Any, name: str, target: Any) -> Tensor:

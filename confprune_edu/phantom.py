@@ -4,16 +4,14 @@ A scene is a bent tube with folds and a polyp of melted balls. A ray for each pi
 at the tip of the scope lights it, and the video processor exposes, blurs, decorates and compresses the picture.
 """
 
-from collections.abc import Iterable
 from dataclasses import dataclass
-from numbers import Integral
 
 import numpy as np
 from scipy import fft, ndimage
 
 from confprune_edu import _checks
 from confprune_edu._bowel import TILE, F, Polyp, Tube, fetch, march, noise, normals, turned, unit
-from confprune_edu.polyps import PolypFrames
+from confprune_edu.polyps import PolypFrames, some_centres
 
 TEXELS = F(2 * TILE / (2 * np.pi))  # texels in a unit of length on the wall, whose radius is about 1
 ASPECT, LENS = F(1.25), F(0.72)  # width to height of what the scope sees; radians between its centre and upper edge
@@ -89,8 +87,9 @@ def phantom_polyps(n, *, seed, size=128, centres=None):
     >>> frames.images.shape, frames.centre.tolist(), frames.videos[:2], frames.names[7]
     (torch.Size([12, 3, 64, 64]), [1, 2, 3, 4, 5, 6, 1, 2, 3, 4, 5, 6], ('P1/0000', 'P2/0000'), 'phantom_C2_00001')
     """
-    n, seed, size = _checks.positive_int(n, "n"), _whole(seed, "seed", 0, np.inf), _whole(size, "size", 32, 256)
-    allowed = _allowed(centres)
+    n, seed = _checks.positive_int(n, "n"), _checks.whole(seed, "seed", 0, np.inf)
+    size = _checks.whole(size, "size", 32, 256)
+    allowed = np.array(some_centres(CENTRES if centres is None else centres), dtype=np.int64)
     centre, number = np.resize(allowed, n), np.arange(n) // len(allowed)
     video = number // [CENTRES[c].frames for c in centre]
     images, masks = np.empty((n, 3, size, size), F), np.empty((n, 1, size, size), bool)
@@ -115,23 +114,6 @@ def _frames(images, masks, centre, video, number):
         names=tuple(f"phantom_C{c}_{k:05d}" for c, k in zip(centre, number, strict=True)),
         videos=videos,
     )
-
-
-def _whole(value, name, low, high):
-    if isinstance(value, (bool, np.bool_)) or not isinstance(value, Integral):
-        raise TypeError(f"{name} must be an integer from {low} to {high:g}, got {value!r}")
-    if not low <= value <= high:
-        raise ValueError(f"{name} must be an integer from {low} to {high:g}, got {value!r}")
-    return int(value)
-
-
-def _allowed(centres):
-    if centres is not None and not isinstance(centres, Iterable):
-        raise TypeError(f"centres must be several of 1..6, got {centres!r}")
-    wanted = list(CENTRES if centres is None else centres)
-    if not wanted or not set(wanted) <= set(CENTRES):
-        raise ValueError(f"centres must be some of 1..6, got {wanted}")
-    return np.unique(wanted).astype(np.int64)
 
 
 # The video and its frames

@@ -151,7 +151,7 @@ def _video(centre: int, name: str) -> str:
 
 def _centre_folders(root: Path, centres: Iterable[int] | None) -> tuple[Path, list[int]]:
     """The folder that holds data_C1, ... and the centres to read there."""
-    wanted = None if centres is None else _wanted(centres)
+    wanted = None if centres is None else some_centres(centres)
     for folder in (root, root / FOLDER, root / FOLDER / FOLDER):
         found = [c for c in CENTRES if (folder / f"data_C{c}").is_dir()]
         if not found:
@@ -162,7 +162,12 @@ def _centre_folders(root: Path, centres: Iterable[int] | None) -> tuple[Path, li
     raise FileNotFoundError(f"{root} is not PolypGen: it holds neither {FOLDER} nor data_C1 to data_C6")
 
 
-def _wanted(centres: Iterable[int]) -> list[int]:
+def some_centres(centres: Iterable[int]) -> list[int]:
+    """`centres`, some of 1..6, each once and in order; TypeError or ValueError where they are something else.
+
+    >>> some_centres([4, 1, 4])
+    [1, 4]
+    """
     if not isinstance(centres, Iterable):
         raise TypeError(f"centres must be several of 1..6, got {centres!r}")
     given = list(centres)

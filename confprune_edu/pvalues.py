@@ -100,7 +100,7 @@ def prw(loss_sum: ArrayLike, n: int, alpha: float) -> Floats:
     def formula(k: NDArray[np.int64]) -> Floats:
         p = np.ones(k.shape)
         low = k < n * alpha
-        p[low] = (n - k[low]) * alpha / (n * alpha - k[low]) * _binomial_cdf(k[low], n, alpha)
+        p[low] = (n - k[low]) * alpha / (n * alpha - k[low]) * binomial_cdf(k[low], n, alpha)
         return np.minimum(p, 1)
 
     return _by_count(formula, _ceil(s), n)
@@ -123,7 +123,7 @@ def tight(loss_sum: ArrayLike, n: int, alpha: float) -> Floats:
     [0.0, 0.0914, 0.1143, 1.0]
     """
     s, n, alpha = _arguments(loss_sum, n, alpha)
-    cdf = _binomial_cdf(np.arange(n + 1), n, alpha)
+    cdf = binomial_cdf(np.arange(n + 1), n, alpha)
     hinge = np.cumsum(cdf[:-1])  # E(c - B)+ = sum of P[B <= i] over i < c, for c = 1..n
     turn = _turning_points(hinge, cdf[1:])
 
@@ -170,7 +170,7 @@ def binomial(loss_sum: ArrayLike, n: int, alpha: float) -> Floats:
     if np.asarray(loss_sum).dtype.kind not in "iu":
         raise TypeError(f"loss_sum must be integer counts of 0/1 losses, got dtype {np.asarray(loss_sum).dtype}")
     k, n, alpha = _arguments(loss_sum, n, alpha)
-    return _by_count(lambda k: _binomial_cdf(k, n, alpha), k, n)
+    return _by_count(lambda k: binomial_cdf(k, n, alpha), k, n)
 
 
 def betting(losses: ArrayLike, alpha: float) -> Floats:
@@ -307,6 +307,15 @@ def rescale(losses: NDArray[Any], alpha: float, low: float, high: float) -> tupl
     return (losses - low) / (high - low), (alpha - low) / (high - low)
 
 
+def binomial_cdf(k: NDArray[Any], n: Any, alpha: float) -> Floats:
+    """P[Bin(n, alpha) <= k] for integers k in 0..n, as the regularised incomplete beta function; n may be an array.
+
+    >>> binomial_cdf(np.array([0, 2, 0]), np.array([80, 100, 0]), 0.05).round(4).tolist()
+    [0.0165, 0.1183, 1.0]
+    """
+    return np.where(k == n, 1.0, betaincc(k + 1.0, np.maximum(n - k, 1.0), alpha))
+
+
 def _arguments(loss_sum: ArrayLike, n: int, alpha: float) -> tuple[NDArray[Any], int, float]:
     """Checked (loss_sum, n, alpha): sums near an integer are that integer, and counts have integer type."""
     n, alpha = _checks.positive_int(n, "n"), _checks.number(alpha, "alpha")
@@ -339,12 +348,7 @@ def _hoeffding(s: NDArray[Any], n: int, alpha: float) -> Floats:
 
 
 def _bentkus(k: NDArray[np.int64], n: int, alpha: float) -> Floats:
-    return np.minimum(np.e * _binomial_cdf(k, n, alpha), 1)
-
-
-def _binomial_cdf(k: NDArray[Any], n: int, alpha: float) -> Floats:
-    """P[Bin(n, alpha) <= k] for integers k in 0..n, as the regularised incomplete beta function."""
-    return np.where(k == n, 1.0, betaincc(k + 1.0, np.maximum(n - k, 1.0), alpha))
+    return np.minimum(np.e * binomial_cdf(k, n, alpha), 1)
 
 
 def _turning_points(hinge: Floats, cdf: Floats) -> Floats:

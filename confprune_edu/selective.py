@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from confprune_edu import _checks, calibration, grids, pvalues
+from confprune_edu import _checks, calibration, grids
 from confprune_edu.grids import (
     METHODS,
     Counts,
@@ -430,8 +430,7 @@ def tables_of(
 ) -> grids.Tables:
     """`grids.Tables` with a column for each ratio of the grid."""
     tables = grids.Tables.of(confidence, losses, thresholds, *loss_range)
-    if (columns := tables.losses.shape[1]) != len(grid):
-        raise ValueError(f"confidence must have one column a ratio, got {columns} columns for {len(grid)} ratios")
+    _checks.columns(tables.losses, "confidence", grid)
     return tables
 
 
@@ -462,13 +461,13 @@ class Recipe:
         if procedure == "split":
             n_path = self._learners(len(order))
             risk_p, found = tables.p_values(order[:n_path], alpha, self.p_value)
-            first = _larger(risk_p, self._coverage_p(found, n_path))
+            first = grids.larger(risk_p, self._coverage_p(found, n_path))
             procedure = functools.partial(path, path=learned_path(first, found.selected))
         n = len(order) - n_path
         risk_p, found = tables.p_values(order[n_path:], alpha, self.p_value)
         coverage_p = self._coverage_p(found, n)
         rejected = grids.reject(procedure, risk_p, self.delta, coverage_p)
-        return Outcome(rejected, _larger(risk_p, coverage_p), found, n, n_path)
+        return Outcome(rejected, grids.larger(risk_p, coverage_p), found, n, n_path)
 
     def _learners(self, n: int) -> int:
         n_path = round(self.split * n)
@@ -477,7 +476,7 @@ class Recipe:
         return n_path
 
     def _coverage_p(self, found: Counts, n: int) -> Floats | None:
-        return None if self.floor is None else pvalues.binomial(n - found.selected, n, 1 - self.floor)
+        return None if self.floor is None else grids.answered_p_values(found.selected, n, self.floor)
 
 
 class Outcome(NamedTuple):
@@ -488,10 +487,6 @@ class Outcome(NamedTuple):
     counts: Counts
     n: int
     n_path: int
-
-
-def _larger(risk_p: Floats, coverage_p: Floats | None) -> Floats:
-    return risk_p if coverage_p is None else np.maximum(risk_p, coverage_p)
 
 
 def _certify(tables: grids.Tables, grid: Floats, recipe: Recipe, seed: int, **provenance: Any) -> SelectiveCalibration:

@@ -97,8 +97,7 @@ def repeated_splits(
     low, high = _checks.interval(loss_range, "loss_range")
     table, grid = _checks.losses(losses, low, high, ndim=(2,)), _checks.ratios(ratios)
     alpha, delta = _checks.number(alpha, "alpha", low, high), _checks.number(delta, "delta")
-    if table.shape[1] != len(grid):
-        raise ValueError(f"losses must have one column a ratio, got {table.shape[1]} columns for {len(grid)} ratios")
+    _checks.columns(table, "losses", grid)
     size = _calibration_size(n_calibration, len(table))
     _checks.choice(p_value, "p_value", pvalues.METHODS)
     rng = np.random.default_rng(seed)
