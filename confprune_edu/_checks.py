@@ -60,17 +60,21 @@ def numeric(values: Any, name: str) -> NDArray[Any]:
     if array.dtype.kind not in "biuf":
         raise TypeError(f"{name} must hold numbers, got an array of dtype {array.dtype}")
     if array.dtype.kind == "f" and not np.isfinite(array).all():
-        bad = np.argwhere(~np.isfinite(array))[0].tolist()
-        raise ValueError(f"{name} must be finite, got {array[tuple(bad)]} at position {bad}")
+        raise ValueError(f"{name} must be finite, got {_first(array, ~np.isfinite(array))}")
     return array
 
 
 def within(array: NDArray[Any], name: str, low: float, high: float) -> NDArray[Any]:
     """`array`, all of whose entries lie in [low, high]."""
     if array.size and (array.min() < low or array.max() > high):
-        bad = np.argwhere((array < low) | (array > high))[0].tolist()
-        raise ValueError(f"{name} must lie in [{low:g}, {high:g}], got {array[tuple(bad)]} at position {bad}")
+        raise ValueError(f"{name} must lie in [{low:g}, {high:g}], got {_first(array, (array < low) | (array > high))}")
     return array
+
+
+def _first(array: NDArray[Any], bad: NDArray[np.bool_]) -> str:
+    """The first bad entry and, where there are several entries, its position."""
+    at = np.argwhere(bad)[0].tolist()
+    return f"{array[tuple(at)]} at position {at}" if at else f"{array}"
 
 
 def losses(

@@ -30,6 +30,8 @@ if TYPE_CHECKING:  # torch is imported where a network is at hand: `calibrate_lo
 
 RATIOS = tuple(j / 100 for j in range(100))  # the default grid: 0, 1, ..., 99 per cent
 VERSION = 1  # of the JSON records
+# Procedures of this package by name: of any other, the caller promises that it holds delta.
+PROCEDURES = (*fwer.PROCEDURES, "multi_start", "graphical", "rows", "middle", "path", "graph", "grid_graph", "split")
 
 
 class Certificate:
@@ -41,6 +43,7 @@ class Certificate:
 
     schema: ClassVar[str]
     rejected: NDArray[np.bool_]
+    procedure: str
     model_sha256: str | None
     criterion: str
     finished: bool
@@ -55,6 +58,10 @@ class Certificate:
 
     def _sentences(self) -> tuple[str, str, str]:
         raise NotImplementedError
+
+    def _proviso(self) -> str:
+        own = self.procedure.split("(")[0]  # a caller's function is known by name only
+        return "" if own in PROCEDURES else f", provided that {own} keeps its own chance of any false rejection at that"
 
     @classmethod
     def _json_fields(cls) -> list[str]:
@@ -91,14 +98,18 @@ class Certificate:
 
     @classmethod
     def from_json(cls, text: str) -> Self:
-        """Read the text of `to_json`; ValueError names what is wrong with it."""
+        """Read the text of `to_json`; TypeError or ValueError names what is wrong with it."""
+        if not isinstance(text, str | bytes):
+            raise TypeError(f"text must be what to_json gave, got {type(text).__name__}")
         try:
             record = json.loads(text)
         except json.JSONDecodeError as problem:
-            raise ValueError(f"not a calibration record: {problem}") from None
+            raise ValueError(f"not a calibration record (its text is needed, not a path): {problem}") from None
         if not isinstance(record, dict) or (record.get("schema"), record.get("version")) != (cls.schema, VERSION):
             found = (record.get("schema"), record.get("version")) if isinstance(record, dict) else type(record).__name__
-            raise ValueError(f"not a calibration record of schema {cls.schema}, version {VERSION}: got {found}")
+            raise ValueError(
+                f"not a calibration record that {cls.__name__} reads ({cls.schema}, {VERSION}): got {found}"
+            )
         if missing := [name for name in cls._json_fields() if name not in record]:
             raise ValueError(f"the calibration record lacks {', '.join(missing)}")
         try:
@@ -230,7 +241,7 @@ class Calibration(Certificate):
         return (
             f"With {100 * self.ratio:.4g} % of the prunable weights at zero, the {self.loss} risk is at most "
             f"{self.alpha:g}. Over draws of the calibration examples, {chance}the recipe makes a false claim with "
-            f"probability at most {self.delta:g}."
+            f"probability at most {self.delta:g}{self._proviso()}."
         )
 
     def _facts(self) -> str:
@@ -291,8 +302,9 @@ def calibrate(
         A name of `pvalues`: "tight" is never larger than "hoeffding", "bentkus" or "prw"; "binomial" is smaller, for
         0/1 losses only; "betting" wins at low variance and needs examples in random order.
     procedure : str or callable
-        "fixed_sequence", "holm", "bonferroni", or a function (p_values (m,), delta) -> rejected (m,), for example
-        `functools.partial(fwer.multi_start, starts=[0, 50])`. Never choose it after seeing the losses.
+        "fixed_sequence", "holm", "bonferroni", or a function (p_values (m,), delta) -> rejected (m,) that itself keeps
+        P[any false rejection] <= delta, `functools.partial(fwer.multi_start, starts=[0, 50])` for example. Never choose
+        it after seeing the losses.
 
     Returns
     -------

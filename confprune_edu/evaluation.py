@@ -77,7 +77,7 @@ def loss_table(
     >>> loss_table(model, inputs, [0.0, 0.5], disagreement)[:, 0].tolist()
     [False, False, False, False, False]
     """
-    columns = _pruned_losses(model, data, ratios, (loss,), scores, finish, batch_size, device, progress)
+    columns = _pruned_losses(model, data, ratios, {"losses": loss}, scores, finish, batch_size, device, progress)
     return np.column_stack([column for (column,) in columns])
 
 
@@ -105,8 +105,7 @@ def loss_tables(
     """
     if not isinstance(losses, Mapping) or not losses:
         raise ValueError(f"losses must map at least one name to a loss, got {losses!r}")
-    wanted = tuple(losses.values())
-    columns = _pruned_losses(model, data, ratios, wanted, scores, finish, batch_size, device, progress)
+    columns = _pruned_losses(model, data, ratios, losses, scores, finish, batch_size, device, progress)
     return {name: np.column_stack(table) for name, table in zip(losses, zip(*columns, strict=True), strict=True)}
 
 
@@ -130,7 +129,7 @@ def loss_columns(
     >>> next(loss_columns(nn.Linear(4, 3), torch.ones(2, 4), [0.0, 0.5], disagreement)).tolist()
     [False, False]
     """
-    columns = _pruned_losses(model, data, ratios, (loss,), scores, finish, batch_size, device, progress)
+    columns = _pruned_losses(model, data, ratios, {"losses": loss}, scores, finish, batch_size, device, progress)
     return (column for (column,) in columns)
 
 
@@ -149,7 +148,7 @@ def _pruned_losses(
     model: nn.Module,
     data: Any,
     ratios: Sequence[float] | NDArray[Any],
-    losses: tuple[Loss, ...],
+    losses: Mapping[str, Loss],
     scores: Mapping[str, Tensor] | None,
     finish: pruning.Finish | None,
     batch_size: int | None,
@@ -159,7 +158,7 @@ def _pruned_losses(
     """The front door: refuses bad arguments at once, then gives one column a loss for each ratio asked for."""
     grid = _checks.ratios(ratios)
     copies = pruning.family(model, grid, scores, finish)
-    for loss in losses:
+    for loss in losses.values():
         if not callable(loss):
             raise TypeError(f"loss must be a function loss(pruned, full, target), got {loss!r}")
     batches, generators = _batches(data, batch_size)
@@ -172,7 +171,7 @@ def _columns(
     full: nn.Module,
     copies: Iterator[nn.Module],
     grid: NDArray[np.float64],
-    losses: tuple[Loss, ...],
+    losses: Mapping[str, Loss],
     batches: Batches,
     generators: list[torch.Generator],
     device: torch.device,
@@ -182,7 +181,7 @@ def _columns(
         reference = [(full(_own(_to(x, device))), _to(y, device), mark) for x, y, mark in batches()]
     if not reference:
         raise ValueError("data must hold at least one calibration example")
-    ranges = [loss_range(loss) for loss in losses]
+    ranges = [loss_range(loss) for loss in losses.values()]
     bar = tqdm(
         zip(grid, copies, strict=True), total=len(grid), unit="ratio", delay=2, leave=False, disable=not progress
     )
@@ -190,15 +189,15 @@ def _columns(
         candidate.to(device).eval()
         with pruning.same_random_state(*generators), torch.inference_mode():
             parts = [
-                _batch_losses(candidate, losses, batch, known, device)
+                _batch_losses(candidate, tuple(losses.values()), batch, known, device)
                 for batch, known in zip_longest(batches(), reference)
             ]
         columns = [np.concatenate(column) for column in zip(*parts, strict=True)]
         yield tuple(
             column
             if column.dtype == bool
-            else _checks.losses(column.astype(np.float64), *ends, name=f"losses at ratio {ratio:g}")
-            for column, ends in zip(columns, ranges, strict=True)
+            else _checks.losses(column.astype(np.float64), *ends, name=f"{name} at ratio {ratio:g}")
+            for name, column, ends in zip(losses, columns, ranges, strict=True)
         )
 
 

@@ -932,7 +932,7 @@ def best_pair(answer: Callable[..., Any]) -> None:
         case = f"rejected = {mask.tolist()}, coverage = {share.tolist()}, min_coverage = {floor}"
         try:
             got = answer(mask, ratios, thresholds, share, floor)
-        except ValueError as problem:
+        except (IndexError, ValueError) as problem:
             raise AssertionError(f"{case}: {problem} (no pair is left: return None before a maximum)") from problem
         right = got is None if want is None else got is not None and _near(got, want)
         assert right, (

@@ -18,7 +18,7 @@ Bools = NDArray[np.bool_]
 Floats = NDArray[np.float64]
 
 METHODS = pvalues.METHODS
-STARTS = 10  # rows among which `grid_graph` shares the budget, unless told otherwise
+STARTS = 10  # `grid_graph` shares its budget among every (m // 10)-th row, unless told otherwise: 10 to 19 of them
 
 
 class Counts(NamedTuple):
@@ -84,6 +84,7 @@ def risk_p_values(
         Tolerated risk among the answered.
     method : str
         A name of `METHODS`; "betting" and "clt" walk through the examples, a ratio at a time, and take longer.
+        "betting" needs examples in random order: where they are sorted, by class say, it certifies falsely.
 
     Returns
     -------
@@ -170,8 +171,8 @@ def path(p_values: ArrayLike, delta: float, path: ArrayLike) -> Bools:
     p_values, delta
         As in `rows`.
     path : int array, shape (k, 2)
-        Pairs (row, column) in the order of testing, none twice; fixed before the losses are seen, or learned from other
-        examples. Pairs off the path are never certified.
+        Pairs (row, column) in the order of testing, none twice; fixed before the confidences and the losses of these
+        examples are seen, or learned from other examples. Pairs off the path are never certified.
 
     Returns
     -------
@@ -292,7 +293,8 @@ def learned_path(p_values: ArrayLike, coverage: ArrayLike) -> NDArray[np.int64]:
     """Split (Pareto) testing: the order in which pairs are tested, learned from other examples than those that test.
 
     Only pairs that nothing beats are on the path: no other pair prunes at least as much, covers at least as much and
-    has at most its p-value. They come in the order of their p-values, the most promising first.
+    has at most its p-value; of pairs equal in all three, one is on it. They come in the order of their p-values, the
+    most promising first.
 
     Parameters
     ----------
@@ -482,6 +484,13 @@ class Tables(NamedTuple):
 def check_thresholds(values: Any) -> Floats:
     """`values` as a grid of thresholds, (t,) float64, strictly decreasing in [0, 1]."""
     taus = _checks.within(_checks.numeric(values, "thresholds").astype(np.float64), "thresholds", 0, 1)
-    if taus.ndim != 1 or taus.size == 0 or (np.diff(taus) >= 0).any():
-        raise ValueError(f"thresholds must be strictly decreasing, from strict to lenient, got {taus.tolist()}")
+    if taus.ndim != 1 or taus.size == 0:
+        raise ValueError(f"thresholds must be a non-empty list of thresholds, got shape {taus.shape}")
+    if (rise := np.flatnonzero(np.diff(taus) >= 0)).size:
+        k = int(rise[0])
+        hint = "; thresholds[::-1] is" if (np.diff(taus) > 0).all() else ""
+        raise ValueError(
+            f"thresholds must be strictly decreasing, from strict to lenient, got {taus[k]:g} and then "
+            f"{taus[k + 1]:g} at position {k + 1}{hint}"
+        )
     return taus

@@ -10,6 +10,7 @@ of wrong positions. Segmentation networks give logits (batch, 1, height, width) 
 inside the mask.
 """
 
+import warnings
 from typing import Any
 
 import torch
@@ -82,6 +83,7 @@ def confidence(pruned: Tensor, full: Any = None, target: Any = None) -> Tensor:
 
     It is called like a loss, so that `evaluation.loss_tables` gives it beside one. `pruned` holds logits, float tensor
     of shape (batch, classes); `full` and `target` are ignored. Returns float64, shape (batch,), in [1 / classes, 1].
+    A network that gives probabilities needs a confidence of its own: a warning says so where they are noticed.
 
     >>> confidence(torch.tensor([[0.0, 0.0], [2.0, 0.0]])).round(decimals=4).tolist()
     [0.5, 0.8808]
@@ -89,7 +91,14 @@ def confidence(pruned: Tensor, full: Any = None, target: Any = None) -> Tensor:
     logits = _class_scores(pruned, "pruned")
     if logits.ndim != 2:
         raise ValueError(f"pruned must hold one decision an example, shape (batch, classes), got {tuple(logits.shape)}")
-    return logits.double().softmax(dim=1).amax(dim=1)
+    logits = logits.double()
+    if (logits >= 0).all() and torch.allclose(logits.sum(dim=1), logits.new_ones(()), atol=1e-3):
+        warnings.warn(
+            "pruned seems to hold probabilities, but confidence takes logits: calibrate the confidence "
+            "`def largest(pruned, full, target): return pruned.amax(dim=1)`",
+            stacklevel=2,
+        )
+    return logits.softmax(dim=1).amax(dim=1)
 
 
 def one_minus_iou(pruned: Tensor, full: Any, target: Any, *, against: str = "target") -> Tensor:

@@ -1432,8 +1432,10 @@ def selective(
     _pairs(bottom, p[first:], mask[first:], share[first:], delta)
     _reach(top, mask[first:], share[first:], floor)
     if chosen is not None and chosen[0] >= first:
-        for ax, height in ((top, share[chosen]), (bottom, chosen[1])):
-            ax.plot(chosen[0] - first, height, "*", color="white", markeredgecolor="black", markersize=13, zorder=4)
+        for ax, height in ((top, share[chosen]), (bottom, chosen[1])):  # rings: what they mark is seen through them
+            for width, colour in ((3.5, "white"), (1.5, "black")):
+                ring: dict[str, Any] = {"markerfacecolor": "none", "markeredgecolor": colour, "markeredgewidth": width}
+                ax.plot(chosen[0] - first, height, "o", markersize=11, zorder=4, **ring)
     _index_axis(bottom, "x", np.asarray(ratios)[first:], 7)
     _index_axis(bottom, "y", thresholds, 6)
     bottom.set(xlabel="pruning ratio (weights set to zero)", ylabel="threshold")
@@ -1670,19 +1672,21 @@ def _pairs(ax: Axes, p: np.ndarray, mask: np.ndarray, share: np.ndarray, delta: 
 
 
 def _reach(ax: Axes, mask: np.ndarray, share: np.ndarray, floor: float | None) -> None:
-    """The largest certified coverage of each ratio, filled; hollow at 0 where none is certified."""
+    """The largest certified coverage of each ratio; a tick on the axis where no threshold is certified."""
     reach, x = np.where(mask, share, 0).max(axis=1), np.arange(len(mask))
     some = mask.any(axis=1)
-    ax.plot(x[some], reach[some], "o", color=BLUE, markersize=3.5, label="certified")
-    ax.plot(x[~some], reach[~some], "o", color=BLUE, markerfacecolor="white", markersize=3.5, label="no threshold is")
+    if some.any():
+        ax.plot(x[some], reach[some], "o", color=BLUE, markersize=3.5, label="largest certified")
+    if not some.all():
+        ax.plot(x[~some], np.full((~some).sum(), -0.05), "|", color=COLOURS[1], markersize=7, label="nothing certified")
     if floor is not None:
         ax.axhline(floor, color=GREY, linestyle="--", linewidth=1.2)
         ax.annotate(
             f"floor {floor:g}", (1.005, floor), xycoords=("axes fraction", "data"), va="center", color=GREY, fontsize=9
         )
-    ax.set(ylim=(-0.05, 1.05), ylabel="coverage", yticks=[0, 0.5, 1])
+    ax.set(ylim=(-0.1, 1.05), ylabel="coverage", yticks=[0, 0.5, 1])
     _percent(ax, "y")
-    ax.legend(loc="center left", fontsize=9)
+    ax.legend(loc="lower left", bbox_to_anchor=(0, 0.08), fontsize=9)
 
 
 def _found_pairs(mask: np.ndarray, share: np.ndarray, ratios: ArrayLike) -> str:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import functools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -61,11 +61,20 @@ Floats = NDArray[np.float64]
 THRESHOLDS = tuple(round(1 - 10 ** (k / 25 - 2), 4) for k in range(51))
 
 
+def confidence_name(function: evaluation.Loss) -> str:
+    """What a certificate calls a confidence; "confidence" is `losses.confidence` and nothing else."""
+    from confprune_edu import losses
+
+    name = calibration.name_of(function)
+    return name if name != "confidence" or function is losses.confidence else "custom confidence"
+
+
 @dataclass(frozen=True)
 class Pair:
     """One setting: prune to `ratio`, answer where the confidence is at least `threshold`.
 
-    `coverage` and `risk` are estimates from the examples that tested; `row` and `column` its place in the grid.
+    `coverage` and `risk` are estimates from the examples that tested; `row` and `column` its place in the grid;
+    `confidence` names the function that was calibrated, None where only its values were seen.
     """
 
     ratio: float
@@ -74,11 +83,26 @@ class Pair:
     risk: float
     row: int
     column: int
+    confidence: str | None = "confidence"
 
     def decide(self, outputs: Any, confidence: evaluation.Loss | None = None) -> Tensor:
-        """Labels (batch,) from the pruned network's logits (batch, classes), a tensor or an array; -1: it abstains.
+        """The pruned network's answers, or that it gives none.
 
-        `confidence` must be what was calibrated; default: `losses.confidence`.
+        Parameters
+        ----------
+        outputs : float tensor or array, shape (batch, classes)
+            Logits of the pruned network.
+        confidence : callable, optional
+            The function that was calibrated. It may be left out where that was `losses.confidence`.
+
+        Returns
+        -------
+        int64 tensor, shape (batch,): the class with the largest logit, or -1: it abstains.
+
+        Raises
+        ------
+        ValueError
+            `confidence` is not the one that was calibrated, by its name, or is left out where it was another.
 
         >>> Pair(0.5, 0.8, 0.9, 0.01, 50, 20).decide(np.array([[3.0, 0.0], [0.0, 1.0]])).tolist()
         [0, -1]
@@ -87,8 +111,14 @@ class Pair:
 
         from confprune_edu import losses
 
+        function = confidence or losses.confidence
+        if (confidence is None or self.confidence is not None) and self.confidence != confidence_name(function):
+            used = self.confidence or "not known here: only its values were calibrated"
+            got = "none" if confidence is None else confidence_name(function)
+            raise ValueError(f"confidence must be the function that was calibrated ({used}), got {got}")
         logits = torch.as_tensor(outputs)
-        sure = (confidence or losses.confidence)(logits, None, None) >= self.threshold
+        values = function(logits, None, None)
+        sure = torch.as_tensor(values).double() >= self.threshold  # in the precision of the calibration
         return torch.where(sure, logits.argmax(dim=1), -1)
 
 
@@ -113,8 +143,10 @@ class SelectiveCalibration(calibration.Certificate):
         Examples that test; examples that a "split" used before to learn its path, 0 otherwise.
     floor : float or None
         Certified coverage; None: coverage is estimated, not certified.
-    p_value, procedure, loss, confidence : str
+    p_value, procedure, loss : str
         What was used, by name.
+    confidence : str or None
+        The confidence, by name; None if only a table of its values was seen.
     loss_range, model_sha256, criterion, finished, scores_sha256, scores, finish
         As in `calibration.Calibration`.
     """
@@ -133,7 +165,7 @@ class SelectiveCalibration(calibration.Certificate):
     procedure: str
     n_path: int = 0
     loss: str = "loss"
-    confidence: str = "confidence"
+    confidence: str | None = None
     loss_range: tuple[float, float] = (0.0, 1.0)
     model_sha256: str | None = None
     criterion: str = "unknown"
@@ -166,36 +198,45 @@ class SelectiveCalibration(calibration.Certificate):
             return None
         row, column = found
         coverage, risk = float(self.coverage[found]), float(self.risk[found])
-        return Pair(float(self.ratios[row]), float(self.thresholds[column]), coverage, risk, row, column)
+        ratio, threshold = float(self.ratios[row]), float(self.thresholds[column])
+        return Pair(ratio, threshold, coverage, risk, row, column, self.confidence)
 
     def prune(
         self,
         model: nn.Module,
-        pair: Pair | None = None,
+        pair: Pair | Literal["best"] | None = "best",
         scores: Mapping[str, Tensor] | None = None,
         finish: pruning.Finish | None = None,
     ) -> nn.Module:
-        """The certified network of a pair (default: `best()`); what it answers, `Pair.decide` tells.
+        """The certified network of a pair; what it answers, `Pair.decide` tells.
 
-        `scores` and `finish` as in `Calibration.prune`.
+        `pair` comes from `best(...)`; default: from `best()`. `scores` and `finish` as in `Calibration.prune`.
 
         Raises
         ------
-        ValueError
-            Nothing was certified, or not this pair; `model`, scores or `finish` are not those that were calibrated.
+        TypeError, ValueError
+            `pair` is none, since nothing was certified or nothing as asked for, or is not certified here; `model`,
+            scores or `finish` are not those that were calibrated.
         """
-        pair = self.best() if pair is None else pair
+        if pair == "best":
+            pair = self.best()
         if pair is None:
-            raise ValueError("nothing was certified: there is no certified network")
+            raise ValueError("pair is None: nothing was certified, or nothing with the coverage that was asked for")
+        if not isinstance(pair, Pair):
+            raise TypeError(f"pair must be a Pair, as best(...) gives it, got {pair!r}")
         if not self.rejected[self.ratios == pair.ratio][:, self.thresholds == pair.threshold].any():
             raise ValueError(f"pair must be a certified one, got ratio {pair.ratio:g}, threshold {pair.threshold:g}")
         return self._pruned(model, pair.ratio, scores, finish)
 
-    def plot(self, pair: Pair | None = None, **options: Any) -> Any:
-        """P-values, certified pairs and coverage over the grid, with a pair marked (default: `best()`)."""
+    def plot(self, pair: Pair | Literal["best"] | None = "best", **options: Any) -> Any:
+        """P-values, certified pairs and coverage over the grid; `pair` is marked (default: that of `best()`).
+
+        Options as in `plots.selective`: `start`, the smallest ratio to draw, and `title`.
+        """
         from confprune_edu.plots import selective as draw
 
-        pair = self.best() if pair is None else pair
+        if pair == "best":
+            pair = self.best()
         chosen = None if pair is None else (pair.row, pair.column)
         settings = {"alpha": self.alpha, "delta": self.delta, "floor": self.floor, "chosen": chosen} | options
         return draw(self.p_values, self.rejected, self.coverage, self.ratios, self.thresholds, **settings)
@@ -218,8 +259,10 @@ class SelectiveCalibration(calibration.Certificate):
             raise ValueError("rejected must hold true or false, and false where nothing is answered")
         if values["floor"] is not None:
             _checks.number(values["floor"], "floor")
-        if type(record["n_path"]) is not int or record["n_path"] < 0 or not isinstance(record["confidence"], str):
-            raise ValueError("n_path must be a count and confidence a name")
+        if type(record["n_path"]) is not int or record["n_path"] < 0:
+            raise ValueError(f"n_path must be a count, got {record['n_path']!r}")
+        if not isinstance(record["confidence"], str | None):
+            raise ValueError(f"confidence must be a name or null, got {record['confidence']!r}")
         return values
 
     def _sentences(self) -> tuple[str, str, str]:
@@ -242,10 +285,11 @@ class SelectiveCalibration(calibration.Certificate):
         chance = "in the limit of many examples only, " if self.p_value == "clt" else ""
         floor = "" if self.floor is None else f", and it answers at least {100 * self.floor:.4g} % of the examples"
         return (
-            f"With {100 * best.ratio:.4g} % of the prunable weights at zero, answering where the {self.confidence} is "
-            f"at least {best.threshold:g}, the network's {self.loss} risk among its answers is at most {self.alpha:g}"
-            f"{floor}; likewise for every certified pair, all at once. Over draws of the calibration examples, {chance}"
-            f"the recipe makes a false claim with probability at most {self.delta:g}."
+            f"With {100 * best.ratio:.4g} % of the prunable weights at zero, answering where the "
+            f"{self.confidence or 'confidence'} is at least {best.threshold:g}, the network's {self.loss} risk among "
+            f"its answers is at most {self.alpha:g}{floor}; likewise for every certified pair, all at once. Over draws "
+            f"of the calibration examples, {chance}the recipe makes a false claim with probability at most "
+            f"{self.delta:g}{self._proviso()}."
         )
 
     def _facts(self) -> str:
@@ -256,11 +300,24 @@ class SelectiveCalibration(calibration.Certificate):
             f"{self.rejected.sum():,} of {self.rejected.size:,} pairs certified"
         )
         if best is None or widest is None:
-            return f"{facts}; the smallest p-value is {self.p_values.min():.3g}"
+            return f"{facts}; {self._shortfall()}"
         return (
             f"{facts}; coverage {best.coverage:.4f} and mean loss {best.risk:.4f} there; "
             f"largest coverage {widest.coverage:.4f}, at ratio {widest.ratio:g} and threshold {widest.threshold:g}"
         )
+
+    def _shortfall(self) -> str:
+        m, t = self.p_values.shape
+        if self.procedure == "rows" and self.floor is None:
+            p, bar = self.p_values[:, 0].min(), self.delta / m
+            return (
+                f"a row must begin with p <= delta / {m} = {bar:.3g}, the smallest first p-value is {p:.3g}, "
+                f"with at most {self.coverage[:, 0].max():.1%} answered at threshold {self.thresholds[0]:g}"
+            )
+        if self.procedure == "path":
+            first = self.p_values[0, t // 2]
+            return f"the path must begin with p <= delta = {self.delta:g}, its first p-value is {first:.3g}"
+        return f"the smallest p-value is {self.p_values.min():.3g}"
 
 
 def pick(
@@ -285,12 +342,12 @@ def pick(
 def calibrate(
     model: nn.Module,
     data: Any,
+    loss: evaluation.Loss | None = None,
     *,
     alpha: float,
     delta: float,
     ratios: Sequence[float] | NDArray[Any] = calibration.RATIOS,
     thresholds: Sequence[float] | NDArray[Any] = THRESHOLDS,
-    loss: evaluation.Loss | None = None,
     confidence: evaluation.Loss | None = None,
     p_value: str = "binomial",
     procedure: grids.Procedure = "rows",
@@ -311,9 +368,10 @@ def calibrate(
     Parameters
     ----------
     model, data, ratios, scores, finish, batch_size, device, progress
-        As in `calibration.calibrate`. The examples must be fresh, and independent draws from the law of use.
+        As in `calibration.calibrate`. The examples must be fresh, and independent draws from the law of use. Everything
+        else is fixed before they are seen.
     loss, confidence : callable, optional
-        Called as loss(pruned, full, target); default: `losses.error` and `losses.confidence`. With
+        Called as loss(pruned, full, target); default: `losses.error` and `losses.confidence`, which takes logits. With
         `losses.disagreement`, data need no labels.
     alpha, delta, thresholds, p_value, procedure, coverage, split, seed
         As in `calibrate_losses`.
@@ -353,7 +411,7 @@ def calibrate(
         device=device,
         progress=progress,
     )
-    names = {"loss": calibration.name_of(loss), "confidence": calibration.name_of(confidence)}
+    names = {"loss": calibration.name_of(loss), "confidence": confidence_name(confidence)}
     origin = calibration.provenance_of(model, scores, finish)
     whole = grids.Tables.of(tables["confidence"], tables["loss"], taus, *recipe.loss_range)
     return _certify(whole, grid, recipe, seed, **names, **origin)
@@ -376,24 +434,30 @@ def calibrate_losses(
 ) -> SelectiveCalibration:
     """`calibrate` from tables of confidence and loss that are already there.
 
+    The grids, alpha, delta, the p-value, the procedure and the coverage must be fixed before the losses *and the
+    confidences* of these examples are seen: a path that follows the confidences breaks the promise, too.
+
     Parameters
     ----------
     confidence : float array, shape (n, m), in [0, 1]
     losses : bool, int or float array, shape (n, m), in `loss_range`
     ratios : float array, shape (m,), strictly increasing in [0, 1)
     thresholds : float array, shape (t,), strictly decreasing in [0, 1]
-        From strict to lenient. For alpha below 0.01 the default begins too low: give stricter ones.
+        From strict to lenient. For alpha below 0.01 the default begins too low: give stricter ones. "rows" and "graph"
+        begin at the strictest, which must be reached by some log(m / delta) / alpha examples at least: for a network
+        that is rarely so sure give lower ones.
     alpha : float in the range of the loss
         Tolerated risk among the answered examples.
     delta : float in (0, 1)
         Tolerated probability of any false certificate.
     p_value : str
-        "binomial" for 0/1 losses; every other name of `METHODS` for losses in a range, see `risk_p_values`.
+        "binomial" for 0/1 losses; every other name of `METHODS` for losses in a range, see `risk_p_values`. "betting"
+        needs examples in random order.
     procedure : str or callable
         "rows": Bonferroni over the ratios, in each a fixed sequence from strict to lenient. "graph": `grid_graph`, a
         shared budget, for few examples. "path": down the middle threshold of the grid, at the full delta. "split": a
         random part of the examples learns a path (`learned_path`), the others test along it. Or a function
-        (p_values (m, t), delta) -> rejected (m, t). Never choose it after seeing the losses.
+        (p_values (m, t), delta) -> rejected (m, t) that itself keeps P[any false rejection] <= delta.
     coverage : float in (0, 1), optional
         Certify for each pair that it answers at least this share of the examples, too.
     split : float in (0, 1)
@@ -418,7 +482,7 @@ def calibrate_losses(
     >>> result.rejected.tolist()
     [[True, True, True], [False, False, False]]
     >>> result.best(by="coverage")
-    Pair(ratio=0.5, threshold=0.6, coverage=1.0, risk=0.04, row=0, column=1)
+    Pair(ratio=0.5, threshold=0.6, coverage=1.0, risk=0.04, row=0, column=1, confidence=None)
     """
     grid, ends = _checks.ratios(ratios), _checks.interval(loss_range, "loss_range")
     recipe = Recipe(alpha, delta, p_value, procedure, coverage, split, ends)
@@ -436,7 +500,7 @@ def tables_of(
 
 @dataclass(frozen=True)
 class Recipe:
-    """What is fixed before the losses are seen, but for the grids; bad values are refused by name."""
+    """What is fixed, with the grids, before confidences and losses are seen; bad values are refused by name."""
 
     alpha: float
     delta: float
@@ -467,6 +531,8 @@ class Recipe:
         risk_p, found = tables.p_values(order[n_path:], alpha, self.p_value)
         coverage_p = self._coverage_p(found, n)
         rejected = grids.reject(procedure, risk_p, self.delta, coverage_p)
+        if (rejected & (found.selected == 0)).any():
+            raise ValueError("procedure must not certify a pair that answers nothing: its p-value is 1")
         return Outcome(rejected, grids.larger(risk_p, coverage_p), found, n, n_path)
 
     def _learners(self, n: int) -> int:

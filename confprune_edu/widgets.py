@@ -206,7 +206,7 @@ def selective_explorer(
     """Calibrate pairs of ratio and threshold on tables (n, m) that are there, see `plots.selective`.
 
     The controls are alpha, delta, the procedure and a coverage that is certified, too; a floor of 0 certifies none.
-    Ratios from `start` on are drawn; the star marks the most pruned certified pair.
+    Ratios from `start` on are drawn; the ring marks the most pruned certified pair.
     """
     calibrate = functools.partial(selective.calibrate_losses, confidence, losses, ratios, thresholds)
 

@@ -418,6 +418,14 @@ def test_texts_that_are_no_record_are_refused(text):
         Calibration.from_json(text)
 
 
+def test_a_record_comes_as_text():
+    record = calibrate_losses(np.zeros((9, 1)), [0.5], alpha=0.5, delta=0.1).to_json()
+    with pytest.raises(TypeError, match="text must be what to_json gave, got dict"):
+        Calibration.from_json(json.loads(record))
+    with pytest.raises(ValueError, match="its text is needed, not a path"):
+        Calibration.from_json("certificate.json")
+
+
 @pytest.mark.parametrize(
     "changes",
     [

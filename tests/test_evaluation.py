@@ -566,3 +566,12 @@ def test_long_work_shows_its_progress_only_if_asked(monkeypatch, capsys):
     assert "ratio" in capsys.readouterr().err and settings[0]["delay"] == 2
     evaluation.loss_table(nn.Linear(3, 3), X, RATIOS, losses.disagreement, progress=False)
     assert capsys.readouterr() == ("", "")
+
+
+def test_a_bad_value_names_the_table_that_holds_it():
+    def doubtful(pruned, full, target):
+        return pruned[:, 0] * 0 + 1.5
+
+    model = nn.Linear(2, 2)
+    with pytest.raises(ValueError, match=r"doubt at ratio 0.5 must lie in \[0, 1\], got 1.5"):
+        evaluation.loss_tables(model, torch.ones(3, 2), [0.5], {"other": losses.disagreement, "doubt": doubtful})

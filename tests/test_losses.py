@@ -221,3 +221,12 @@ def test_labels_outside_the_classes_are_refused(loss, labels):
     scores = torch.eye(3)
     with pytest.raises(ValueError, match=r"target must lie in 0\.\.2"):
         loss(scores, scores, torch.tensor(labels))
+
+
+def test_probabilities_are_not_taken_for_logits():
+    logits = torch.tensor([[2.0, 0.0, -1.0], [0.3, 0.1, 0.2]])
+    with pytest.warns(UserWarning, match="pruned seems to hold probabilities"):
+        losses.confidence(logits.softmax(dim=1))
+    losses.confidence(logits)  # a warning would be an error here
+    losses.confidence(logits.log_softmax(dim=1))
+    losses.confidence(torch.tensor([[0.7, 0.3], [0.5, 0.9]]))  # only one row of these sums to 1

@@ -27,8 +27,19 @@ def test_the_example_on_your_own_model_runs_and_prints_what_the_readme_shows(cap
     assert confprune_edu.pruning.sparsity(names["smaller"]) == pytest.approx(names["result"].ratio, abs=1e-3)
 
 
+def test_the_example_that_abstains_follows_the_first_one():
+    own, abstaining, _ = fenced("python")
+    names = {}
+    exec(own, names)
+    exec(abstaining, names)
+    pair = names["pair"]
+    assert confprune_edu.pruning.sparsity(names["smaller"]) == pytest.approx(pair.ratio, abs=1e-3)
+    assert pair.threshold > 0 and 0.5 <= pair.coverage < 1
+    assert set(names["answers"].tolist()) <= {-1, 0, 1, 2}
+
+
 def test_the_statistics_example_prints_its_comment(capsys):
-    example = fenced("python")[1]
+    example = fenced("python")[-1]
     exec(example, {})
     assert capsys.readouterr().out.strip() == example.rsplit("# ", 1)[1].strip()
 

@@ -1,5 +1,6 @@
 """Selective classification against slow loops, scipy, the general graphical procedure, and laws of known risk."""
 
+import functools
 import json
 from fractions import Fraction
 
@@ -361,7 +362,7 @@ def test_nothing_certified_is_an_answer():
     assert not result.rejected.any() and result.best() is None and result.best("coverage") is None
     assert np.isnan(result.frontier).all()
     assert "othing" in repr(result) and "othing" in result._repr_html_()
-    with pytest.raises(ValueError, match="nothing was certified"):
+    with pytest.raises(ValueError, match="pair is None: nothing was certified"):
         result.prune(torch.nn.Linear(2, 2))
 
 
@@ -369,6 +370,105 @@ def test_a_pair_decides_as_its_threshold_says():
     pair = selective.Pair(ratio=0.5, threshold=0.8, coverage=0.5, risk=0.0, row=0, column=0)
     logits = torch.log(torch.tensor([[0.7, 0.3], [0.1, 0.9], [0.8, 0.2]], dtype=torch.float64))
     assert pair.decide(logits)[:2].tolist() == [-1, 1]
+
+
+def margin(pruned, full, target):
+    """The difference of the two largest logits, squeezed into [0, 1], in the precision of the network."""
+    top = pruned.topk(2, dim=1).values
+    return 1 - torch.exp(top[:, 1] - top[:, 0])
+
+
+def test_a_pair_asks_for_the_confidence_that_was_calibrated():
+    model, inputs = torch.nn.Linear(2, 2), torch.randn(200, 2, generator=torch.Generator().manual_seed(0))
+    options = {"alpha": 0.2, "delta": 0.1, "ratios": [0.0, 0.25], "thresholds": [0.3, 0.1], "progress": False}
+    pair = selective.calibrate(model, inputs, losses.disagreement, confidence=margin, **options).best()
+    outputs = model(inputs).detach()
+    answered = pair.decide(outputs, margin) >= 0
+    assert answered.tolist() == (margin(outputs, None, None) >= pair.threshold).tolist()
+    with pytest.raises(ValueError, match=r"confidence must be the function that was calibrated .margin., got none"):
+        pair.decide(outputs)
+    with pytest.raises(ValueError, match=r"calibrated .margin., got confidence"):
+        pair.decide(outputs, losses.confidence)
+
+
+def test_only_the_softmax_is_called_confidence():
+    def confidence(pruned, full, target):
+        return margin(pruned, full, target)
+
+    assert selective.confidence_name(confidence) == "custom confidence"
+    assert selective.confidence_name(losses.confidence) == "confidence"
+    with pytest.raises(ValueError, match=r"calibrated .confidence., got custom confidence"):
+        selective.Pair(0.5, 0.8, 0.5, 0.0, 0, 0).decide(torch.eye(2), confidence)
+
+
+def test_tables_alone_do_not_tell_how_to_decide():
+    pair = certificate().best()
+    with pytest.raises(ValueError, match="only its values were calibrated"):
+        pair.decide(torch.eye(2))
+    assert pair.decide(9 * torch.eye(2), losses.confidence).tolist() == [0, 1]
+
+
+def test_a_confidence_in_single_precision_is_compared_as_it_was_calibrated():
+    taus = np.array(selective.THRESHOLDS)
+    values = torch.tensor(taus, dtype=torch.float32)  # half of them rounded to below their threshold
+
+    def nearest(pruned, full, target):
+        return pruned[:, 2].float()
+
+    outputs = torch.column_stack([torch.ones(len(taus)), torch.zeros(len(taus)), values])
+    calibrated = values.double().numpy() >= taus
+    decided = [
+        selective.Pair(0.5, tau, 1.0, 0.0, 0, 0, "nearest").decide(outputs[[k]], nearest).item() >= 0
+        for k, tau in enumerate(taus)
+    ]
+    assert decided == calibrated.tolist()
+    assert not calibrated.all()  # ties that a comparison in single precision would answer
+
+
+def test_no_pair_is_not_the_best_pair():
+    model = torch.nn.Linear(2, 2)
+    model.weight.data = torch.tensor([[5.0, 0.1], [0.1, 4.0]])
+    options = {"alpha": 0.2, "delta": 0.1, "ratios": [0.25], "thresholds": [0.9, 0.6], "progress": False}
+    inputs = torch.randn(300, 2, generator=torch.Generator().manual_seed(0))
+    result = selective.calibrate(model, inputs, losses.disagreement, **options)
+    assert result.prune(model).weight.count_nonzero() == 3  # that of best()
+    with pytest.raises(ValueError, match="pair is None"):
+        result.prune(model, result.best(min_coverage=1.0))
+    with pytest.raises(TypeError, match=r"pair must be a Pair, .* got 0.25"):
+        result.prune(model, 0.25)
+
+
+def test_a_procedure_that_certifies_silence_is_refused():
+    def everything(p_values, delta):
+        return np.ones_like(p_values, dtype=bool)
+
+    confidence, wrong = tables()
+    with pytest.raises(ValueError, match="procedure must not certify a pair that answers nothing"):
+        selective.calibrate_losses(
+            confidence * 0.9, wrong, [0.1, 0.2, 0.3, 0.4], TAUS, alpha=0.2, delta=0.1, procedure=everything
+        )
+
+
+def test_the_claim_of_a_procedure_from_outside_is_conditional():
+    def own_rule(p_values, delta):
+        return selective.rows(p_values, delta)
+
+    confidence, wrong = np.full((99, 1), 0.9), np.zeros((99, 1), dtype=bool)
+    tested = functools.partial(selective.calibrate_losses, confidence, wrong, [0.5], [0.8], alpha=0.1, delta=0.1)
+    assert "provided that own_rule keeps its own chance of any false rejection" in repr(tested(procedure=own_rule))
+    for known in ("rows", selective.rows, functools.partial(selective.grid_graph, down=0.5)):
+        assert "provided" not in repr(tested(procedure=known))
+
+
+def test_nothing_certified_says_what_was_missing():
+    confidence, wrong = np.full((20, 2), 0.9), np.zeros((20, 2), dtype=bool)
+    tested = functools.partial(selective.calibrate_losses, confidence, wrong, [0.5, 0.6], [0.8], alpha=0.1, delta=0.1)
+    first = 0.9**20
+    assert f"p <= delta / 2 = 0.05, the smallest first p-value is {first:.3g}, with at most 100.0%" in " ".join(
+        repr(tested()).split()
+    )
+    told = " ".join(repr(tested(procedure="path")).split())
+    assert f"p <= delta = 0.1, its first p-value is {first:.3g}" in told
 
 
 def test_splitting_tests_on_the_examples_that_did_not_learn():
@@ -426,8 +526,8 @@ def test_a_damaged_record_is_refused(field, value):
         ({"confidence": np.zeros((60, 3))}, "confidence"),
         ({"losses": np.full((60, 4), 2)}, "losses"),
         ({"losses": np.full((60, 4), 0.5)}, "binomial|losses|integer"),
-        ({"thresholds": [0.1, 0.5]}, "thresholds"),
-        ({"thresholds": [0.5, 0.5]}, "thresholds"),
+        ({"thresholds": [0.1, 0.5]}, r"0.1 and then 0.5 at position 1; thresholds\[::-1\] is"),
+        ({"thresholds": [0.6, 0.5, 0.5]}, "thresholds must be strictly decreasing.* position 2$"),
         ({"thresholds": [1.5, 0.5]}, "thresholds"),
         ({"thresholds": []}, "thresholds"),
         ({"ratios": [0, 0.1, 0.2]}, "ratio"),
