@@ -404,6 +404,45 @@ def calibrate_losses(
     return _certify(table, grid, alpha, delta, p_value, procedure, loss_range=(low, high))
 
 
+def group_means(losses: ArrayLike, groups: ArrayLike) -> NDArray[np.float64]:
+    """One loss a group: the mean over its examples, where examples of one group are not independent.
+
+    Frames of one video, say, or records of one patient. Where the groups are independent draws, so are these means, and
+    `calibrate_losses` of them certifies their risk: the mean loss of a new group, in which a large group counts no more
+    than a small one.
+
+    Parameters
+    ----------
+    losses : bool, int or float array, shape (n, m)
+        Loss of each of n examples (rows) under the model pruned to each of m ratios (columns).
+    groups : int or str array, shape (n,)
+        Label of the group of each example.
+
+    Returns
+    -------
+    float64 array, shape (g, m): a row a group, in the order of their first examples.
+
+    Raises
+    ------
+    TypeError, ValueError
+        Losses that are not numbers or hold NaN, no example, or not one label an example.
+
+    >>> group_means([[0.0], [0.4], [1.0]], ["video 2", "video 2", "video 1"]).tolist()
+    [[0.2], [1.0]]
+    """
+    table = _checks.losses(losses, -np.inf, np.inf, ndim=(2,))
+    labels = np.asarray(groups)
+    if labels.shape != (len(table),) or labels.dtype.kind not in "iuUb":
+        raise ValueError(
+            f"groups must hold a label for each of {len(table)} examples, got {labels.dtype}, {labels.shape}"
+        )
+    _, first, group = np.unique(labels, return_index=True, return_inverse=True)
+    rank = np.argsort(np.argsort(first))[group]
+    sums = np.zeros((len(first), table.shape[1]))
+    np.add.at(sums, rank, table.astype(np.float64))
+    return np.clip(sums / np.bincount(rank)[:, None], table.min(), table.max())
+
+
 def settings(alpha: float, delta: float, p_value: str, low: float, high: float) -> None:
     """Refuse an alpha outside the loss's range, a delta outside (0, 1) and an unknown p-value."""
     _checks.number(alpha, "alpha", low, high)

@@ -39,6 +39,7 @@ if TYPE_CHECKING:
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#000000", "#56B4E9", "#7F7F7F")
 LINES = ("-", "--", "-.", ":", (0, (5, 1)), (0, (3, 1, 1, 1)), (0, (1, 1)), (0, (8, 2)))
 BLUE, GREY = COLOURS[0], "#666666"
+_ORANGE = np.array([230, 159, 0]) / 255
 SMALLEST, P_LABEL = 1e-6, "p-value (at least 1e-6)"  # smaller ones are drawn there
 
 STYLE: dict[Any, Any] = {
@@ -1652,6 +1653,102 @@ def mean_ratios(sizes: ArrayLike, results: Mapping[str, ArrayLike], *, xlabel: s
     _percent(ax, "y")
     ax.legend(loc="lower right")
     return _tell(picture, f"Mean certified ratio, nothing certified counted as 0. {'; '.join(notes)}.")
+
+
+# Lesson 07
+
+
+@_styled
+def overlays(
+    images: ArrayLike,
+    truth: ArrayLike,
+    found: ArrayLike,
+    captions: Sequence[str],
+    *,
+    columns: int,
+    title: str = "",
+) -> Picture:
+    """Frames (k, 3, height, width) in [0, 1], in rows of `columns`, with outlines of the true and of the found mask.
+
+    The true mask, (k, height, width) bool, has a solid white outline, the found one a dashed orange one and a tint.
+
+    >>> overlays(np.zeros((1, 3, 4, 4)), np.ones((1, 4, 4)), np.zeros((1, 4, 4)), ["C1: nothing found"], columns=1).alt
+    'Frames with the true and the found mask. C1: nothing found.'
+    """
+    frames, true, seen = (np.asarray(values) for values in (images, truth, found))
+    down = -(-len(captions) // columns)
+    picture = Picture(figsize=(7, 0.35 + down * (7 / columns + 0.25)), layout="constrained")
+    axes = np.atleast_1d(picture.subplots(down, columns)).ravel()
+    for ax, image, a, b, caption in zip(axes, frames, true, seen, captions, strict=False):
+        tinted = np.where(b[..., None] > 0, 0.65 * image.transpose(1, 2, 0) + 0.35 * _ORANGE, image.transpose(1, 2, 0))
+        ax.imshow(tinted, interpolation="nearest")
+        for mask, colour, line in ((a, "white", "-"), (b, COLOURS[4], "--")):
+            if 0 < mask.sum() < mask.size:
+                ax.contour(mask, levels=[0.5], colors=[colour], linestyles=[line], linewidths=1.3)
+        ax.set_title(caption, fontsize=9, loc="center")
+    for ax in axes:
+        ax.set_axis_off()
+    key = [
+        Line2D([], [], color="#999999", label="true mask (white)"),
+        Line2D([], [], color=COLOURS[4], linestyle="--", label="found mask"),
+    ]
+    picture.legend(handles=key, loc="outside lower right", ncols=2, fontsize=9)
+    if title:
+        picture.suptitle(title, fontsize=11, x=0.01, ha="left")
+    return _tell(picture, "Frames with the true and the found mask. " + "; ".join(captions) + ".")
+
+
+@_styled
+def by_layer(
+    values: Mapping[str, ArrayLike], layers: Sequence[str], *, xlabel: str, line: float | None = None, title: str = ""
+) -> Picture:
+    """A number for each layer (L,), by name, a row a layer from input (above) to output; `line` marks a value.
+
+    >>> by_layer({"ratio 0.7": [0.1, 0.9]}, ["first", "last"], xlabel="share of zeros").alt
+    'Share of zeros by layer. Ratio 0.7: from 0.1 (first) to 0.9 (last).'
+    """
+    picture, ax = _picture(7, 1.1 + 0.22 * len(layers))
+    notes = []
+    rows = np.arange(len(layers))
+    for (name, numbers), colour, mark, style in zip(values.items(), COLOURS, "osD^v", LINES, strict=False):
+        x = np.asarray(numbers, dtype=float)
+        ax.plot(x, rows, marker=mark, markersize=5, linewidth=0.8, linestyle=style, color=colour, label=name)
+        low, high = int(np.nanargmin(x)), int(np.nanargmax(x))
+        notes.append(f"{name}: from {x[low]:.3g} ({layers[low]}) to {x[high]:.3g} ({layers[high]})")
+    if line is not None:
+        ax.axvline(line, color=GREY, linestyle="--", linewidth=1.2)
+    ax.set_yticks(rows, layers)
+    ax.set(ylim=(len(layers) - 0.5, -0.5), xlabel=xlabel, title=title)
+    ax.legend(loc="upper left", bbox_to_anchor=(1, 1))
+    told = "; ".join(notes)
+    return _tell(picture, f"{xlabel[0].upper()}{xlabel[1:]} by layer. {told[0].upper()}{told[1:]}.")
+
+
+@_styled
+def variance_shares(
+    ratios: ArrayLike, means: ArrayLike, variances: Mapping[str, ArrayLike], title: str = ""
+) -> Picture:
+    """Variance (m,) of losses with these means (m,), by name, against mean (1 - mean), the largest in [0, 1].
+
+    >>> variance_shares([0.0, 0.5], [0.1, 0.2], {"by frame": [0.045, 0.04]}).alt
+    'Variance of the losses against pruning ratio. By frame: 0.5 of the largest possible at ratio 0, 0.25 at 0.5.'
+    """
+    x, mean = np.asarray(ratios, dtype=float), np.asarray(means, dtype=float)
+    picture, ax = _picture(7, 3.2)
+    ax.plot(x, mean * (1 - mean), color=GREY, linestyle="--", linewidth=1.2, label="0/1 losses with this mean")
+    notes = []
+    for (name, values), colour, style in zip(variances.items(), COLOURS, LINES, strict=False):
+        y = np.asarray(values, dtype=float)
+        ax.plot(x, y, color=colour, linestyle=style, label=name)
+        with np.errstate(invalid="ignore"):
+            share = y / (mean * (1 - mean))
+        notes.append(f"{name}: {share[0]:.2g} of the largest possible at ratio {x[0]:g}, {share[-1]:.2g} at {x[-1]:g}")
+    ax.set(xlabel="pruning ratio (weights set to zero)", ylabel="variance of the losses", title=title)
+    ax.set_ylim(bottom=0)
+    _percent(ax, "x")
+    ax.legend(loc="upper left")
+    told = "; ".join(notes)
+    return _tell(picture, f"Variance of the losses against pruning ratio. {told[0].upper()}{told[1:]}.")
 
 
 def _pairs(ax: Axes, p: np.ndarray, mask: np.ndarray, share: np.ndarray, delta: float) -> None:
