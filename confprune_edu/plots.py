@@ -62,14 +62,17 @@ class Picture(Figure):
     """A figure with alternative text: shown in a notebook as an image that a screen reader can read out."""
 
     alt: str = ""
+    colours: int = 128
 
     def png(self) -> bytes:
-        """The picture as the bytes of a PNG file with a palette of 128 colours, a third of the size of full colour."""
+        """The picture as the bytes of a PNG file with a palette of `colours`, a third of the size of full colour."""
         canvas = FigureCanvasAgg(self)
         canvas.draw()
         image = Image.fromarray(np.asarray(canvas.buffer_rgba())).convert("RGB")
         buffer = io.BytesIO()
-        image.quantize(128, method=Image.Quantize.MAXCOVERAGE, dither=Image.Dither.NONE).save(buffer, format="png")
+        image.quantize(self.colours, method=Image.Quantize.MAXCOVERAGE, dither=Image.Dither.NONE).save(
+            buffer, format="png"
+        )
         return buffer.getvalue()
 
     def _repr_mimebundle_(self, include: Any = None, exclude: Any = None) -> dict[str, str]:
@@ -1678,13 +1681,13 @@ def overlays(
     frames, true, seen = (np.asarray(values) for values in (images, truth, found))
     down = -(-len(captions) // columns)
     picture = Picture(figsize=(7, 0.35 + down * (7 / columns + 0.25)), layout="constrained")
+    picture.colours = 256  # photographs have more of them than drawings
     axes = np.atleast_1d(picture.subplots(down, columns)).ravel()
     for ax, image, a, b, caption in zip(axes, frames, true, seen, captions, strict=False):
         tinted = np.where(b[..., None] > 0, 0.65 * image.transpose(1, 2, 0) + 0.35 * _ORANGE, image.transpose(1, 2, 0))
         ax.imshow(tinted, interpolation="nearest")
         for mask, colour, line in ((a, "white", "-"), (b, COLOURS[4], "--")):
-            if 0 < mask.sum() < mask.size:
-                ax.contour(mask, levels=[0.5], colors=[colour], linestyles=[line], linewidths=1.3)
+            _contour(ax, mask, colour, line)
         ax.set_title(caption, fontsize=9, loc="center")
     for ax in axes:
         ax.set_axis_off()
@@ -1740,15 +1743,68 @@ def variance_shares(
     for (name, values), colour, style in zip(variances.items(), COLOURS, LINES, strict=False):
         y = np.asarray(values, dtype=float)
         ax.plot(x, y, color=colour, linestyle=style, label=name)
-        with np.errstate(invalid="ignore"):
-            share = y / (mean * (1 - mean))
-        notes.append(f"{name}: {share[0]:.2g} of the largest possible at ratio {x[0]:g}, {share[-1]:.2g} at {x[-1]:g}")
+        j, *_, k = np.flatnonzero(mean * (1 - mean))  # elsewhere nothing can vary
+        first, last = (f"{y[i] / (mean[i] * (1 - mean[i])):.2g}" for i in (j, k))
+        notes.append(f"{name}: {first} of the largest possible at ratio {x[j]:g}, {last} at {x[k]:g}")
     ax.set(xlabel="pruning ratio (weights set to zero)", ylabel="variance of the losses", title=title)
     ax.set_ylim(bottom=0)
     _percent(ax, "x")
     ax.legend(loc="upper left")
     told = "; ".join(notes)
     return _tell(picture, f"Variance of the losses against pruning ratio. {told[0].upper()}{told[1:]}.")
+
+
+@_styled
+def frame_and_certificate(
+    image: ArrayLike, masks: Mapping[str, ArrayLike], result: "Calibration", ratio: float
+) -> Picture:
+    """A frame (3, height, width) with outlines of masks by name, beside the risks and the certificate of a table.
+
+    The line at `ratio` meets a filled point where that ratio is certified. The alternative text gives the overlap
+    (Dice) of the last mask with each of the others.
+
+    >>> from confprune_edu.calibration import calibrate_losses
+    >>> result = calibrate_losses(np.zeros((50, 1)), [0.5], alpha=0.1, delta=0.1)
+    >>> frame_and_certificate(np.zeros((3, 4, 4)), {"truth": np.eye(4) > 0, "pruned": np.eye(4) > 0}, result, 0.5).alt
+    'Ratio 0.5: certified. Dice of the pruned with the truth 1.00; alpha = 0.1, certified up to 0.5.'
+    """
+    picture = Picture(figsize=(7, 3.4))  # fixed margins: a control redraws fast, and nothing moves
+    picture.colours = 256
+    left = picture.add_axes((0.01, 0.16, 0.34, 0.74))
+    left.imshow(np.asarray(image).transpose(1, 2, 0), interpolation="nearest")
+    left.set_axis_off()
+    handles = []
+    looks: list[Any] = [("white", "-"), (COLOURS[6], ":"), (COLOURS[4], "--")]
+    for (name, mask), (colour, line) in zip(masks.items(), looks, strict=False):
+        _contour(left, np.asarray(mask), colour, line)
+        handles.append(Line2D([], [], color="#999999" if colour == "white" else colour, linestyle=line, label=name))
+    left.legend(handles=handles, loc="upper left", bbox_to_anchor=(0, 0), fontsize=8, ncols=2)
+    right = picture.add_axes((0.46, 0.16, 0.52, 0.74))
+    x, mean, safe = result.ratios, result.loss_means, result.rejected
+    for part, face, label in ((safe, BLUE, "certified"), (~safe, "white", "not certified")):
+        right.plot(x[part], mean[part], "o", markersize=4, color=BLUE, markerfacecolor=face, label=label)
+    right.axvline(ratio, color=COLOURS[4], linestyle="--")
+    _limit(right, result.alpha, f"alpha = {result.alpha:.3g}", axis="y")
+    right.set(xlim=(-0.02, 1), ylim=(-0.02, 1.02), xlabel="pruning ratio (weights set to zero)")
+    right.set_ylabel(f"mean loss of {result.n} videos")
+    _percent(right, "xy", 0)
+    right.legend(loc="upper left", fontsize=8)
+    words = f"ratio {ratio:.3g}: {'certified' if safe[np.isclose(x, ratio)].any() else 'not certified'}"
+    right.set_title(words[0].upper() + words[1:])
+    *others, (last, found) = masks.items()
+    overlaps = ", ".join(f"{name} {_dice(np.asarray(found), np.asarray(other)):.2f}" for name, other in others)
+    reach = "nothing certified" if result.ratio is None else f"certified up to {result.ratio:g}"
+    told = f"Dice of the {last} with the {overlaps}; alpha = {result.alpha:.3g}, {reach}"
+    return _tell(picture, f"{words[0].upper()}{words[1:]}. {told}.")
+
+
+def _contour(ax: Axes, mask: np.ndarray, colour: str, line: str) -> None:
+    if 0 < mask.sum() < mask.size:  # nothing to outline otherwise
+        ax.contour(mask, levels=[0.5], colors=[colour], linestyles=[line], linewidths=1.3)
+
+
+def _dice(a: np.ndarray, b: np.ndarray) -> float:
+    return float(2 * (a & b).sum() / (a.sum() + b.sum())) if (a | b).any() else 1.0
 
 
 def _pairs(ax: Axes, p: np.ndarray, mask: np.ndarray, share: np.ndarray, delta: float) -> None:

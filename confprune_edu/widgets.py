@@ -10,10 +10,11 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import ipywidgets
+import numpy as np
 from IPython import get_ipython
 from IPython.display import display
 
-from confprune_edu import data, fwer, grids, plots, pvalues, selective
+from confprune_edu import calibration, data, fwer, grids, plots, pvalues, selective
 
 LAYOUT: dict[str, Any] = {"style": {"description_width": "20em"}, "layout": {"width": "42em"}}
 
@@ -219,4 +220,59 @@ def selective_explorer(
         delta=log_slider("error budget delta", delta, -3, -0.3),
         procedure=menu("procedure", [*grids.PROCEDURES, "split"], procedure),
         floor=slider("certified coverage (0: none)", 0.0, 0.0, 0.99, 0.01),
+    )
+
+
+# Lesson 07
+
+
+def polyp_explorer(
+    frames: data.PolypFrames,
+    *,
+    alpha: float = 0.1,
+    delta: float = 0.1,
+    loss: str = "one_minus_dice_to_full",
+    p_value: str = "betting",
+    ratio: float = 0.4,
+    seed: int = 0,
+) -> None:
+    """What the shipped UNet, pruned, finds on a frame, beside the certificate from its recorded losses.
+
+    One loss a video of the centres C1 to C5, in the random order of `seed`, see `plots.frame_and_certificate`. Networks
+    and certificates are kept, so that only what a control changes is computed again.
+    """
+    import torch
+
+    from confprune_edu import models, pruning
+
+    model, ratios = models.load("polyp-unet"), data.polyp_losses(loss).ratios
+
+    @functools.lru_cache(maxsize=8)  # a network is 4.5 MB
+    def network(ratio: float) -> Any:
+        return pruning.prune(model, ratio)
+
+    @functools.cache
+    def found(i: int, ratio: float) -> Any:
+        with torch.inference_mode():
+            return (network(ratio)(frames.images[[i]]) > 0)[0, 0].numpy()
+
+    @functools.cache
+    def certified(loss: str, alpha: float) -> calibration.Calibration:
+        recorded = data.polyp_losses(loss)
+        home = recorded.centre < 6
+        videos = calibration.group_means(recorded.losses[home], recorded.group[home])
+        order = np.random.default_rng(seed).permutation(len(videos))
+        return calibration.calibrate_losses(videos[order], ratios, alpha=alpha, delta=delta, p_value=p_value)
+
+    def draw(frame: str, ratio: float, loss: str, alpha: float) -> Any:
+        i = int(frame.split()[0])
+        masks = {"truth": frames.masks[i, 0].numpy(), "full network": found(i, 0.0), "pruned network": found(i, ratio)}
+        return plots.frame_and_certificate(frames.images[i], masks, certified(loss, alpha), ratio)
+
+    explore(
+        draw,
+        frame=menu("frame", [f"{i} of C{centre}" for i, centre in enumerate(frames.centre)]),
+        ratio=slider("pruning ratio (share of all weights)", ratio, 0, float(ratios[-1]), 0.02),
+        loss=menu("loss", list(data.POLYP_LOSSES), loss),
+        alpha=log_slider("tolerated risk alpha", alpha, -2, -0.3),
     )

@@ -87,6 +87,8 @@ EXTREMES = [
     ("05_mnist", {"loss": "accuracy_drop", "p_value": "betting", "n_calibration": 1000, "seed": 1}, "certified"),
     ("06_selective_classification", {"alpha": 0.001, "n_calibration": 50, "trials": 20}, "nothing certified"),
     ("06_selective_classification", {"alpha": 0.3, "procedure": "split", "min_coverage": 1, "trials": 20}, "certified"),
+    ("07_polypgen_unet", {"alpha": 0.001, "loss": "one_minus_iou", "n_frames": 4, "trials": 20}, "nothing certified"),
+    ("07_polypgen_unet", {"alpha": 0.4, "p_value": "tight", "n_frames": 12, "trials": 20, "seed": 1}, "certified"),
 ]
 
 
