@@ -1029,9 +1029,12 @@ def _every_hospital_solution(p_values, delta):
 
 HOSPITAL_CASES: dict[Any, str] = {
     ((0.01, 0.02), (0.03, 0.04)): "every hospital is refuted for both ratios",
+    (
+        (0.01, 0.01),
+        (0.15, 0.01),
+    ): "one hospital without evidence is enough to refuse, however good the others are, and a sequence stops there",
     ((0.08, 0.20), (0.09, 0.01)): "delta need not be shared among the hospitals: the claim is false as soon as one of "
     "them is too bad, and that one would have to pass by luck",
-    ((0.01, 0.01), (0.50, 0.01)): "one hospital without evidence is enough to refuse, and a sequence stops there",
     ((0.60, 0.01), (0.70, 0.01)): "a ratio after the first failure is not certified",
     ((0.10, 0.30), (0.10, 0.30)): "p equal to delta is still a rejection",
     ((0.04, 0.12, 0.03),): "one hospital is a fixed sequence",
