@@ -106,6 +106,16 @@ def polypgen(
         No such data in `root`, or not of a centre that was asked for.
     ValueError
         A frame that cannot be used, named; `size` or `centres` out of range.
+
+    >>> from tempfile import TemporaryDirectory
+    >>> with TemporaryDirectory() as root:
+    ...     for kind in ("images_C3", "masks_C3"):
+    ...         Path(root, "data_C3", kind).mkdir(parents=True)
+    ...     Image.new("RGB", (100, 80)).save(Path(root, "data_C3", "images_C3", "C3_0001.jpg"))
+    ...     Image.new("L", (100, 80), 255).save(Path(root, "data_C3", "masks_C3", "C3_0001_mask.jpg"))
+    ...     frames = polypgen(root, size=32, cache=False)
+    >>> tuple(frames.images.shape), bool(frames.masks.all()), frames.videos
+    ((1, 3, 32, 32), True, ('C3/0000',))
     """
     size = _checks.positive_int(size, "size")
     pairs, problems = _pairs(*_centre_folders(Path(root), centres))
@@ -224,10 +234,10 @@ def _read(image: Path, mask: Path, size: int) -> tuple[NDArray[np.uint8], NDArra
 def _report(problems: list[str], strict: bool) -> None:
     if not problems:
         return
-    listed = "; ".join(problems[:10]) + (f"; and {len(problems) - 10} more" if len(problems) > 10 else "")
     if strict:
-        raise ValueError(f"{len(problems)} files cannot be used (strict=False skips them): {listed}")
-    warnings.warn(f"skipped {len(problems)} files that cannot be used: {listed}", stacklevel=3)
+        some = "; ".join(problems[:10]) + (f"; and {len(problems) - 10} more" if len(problems) > 10 else "")
+        raise ValueError(f"{len(problems)} files cannot be used (strict=False skips and names them): {some}")
+    warnings.warn(f"skipped {len(problems)} files that cannot be used: {'; '.join(problems)}", stacklevel=3)
 
 
 def _cache_file(cache: str | Path | bool, size: int, pairs: list[tuple[int, Path, Path]]) -> Path | None:
