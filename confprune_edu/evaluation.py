@@ -4,10 +4,10 @@ The networks run in eval mode under `torch.inference_mode()`, as copies: the mod
 the global random state are what they were, also after an exception or an interrupt.
 """
 
-import copy
+import pickle
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import zip_longest
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -17,12 +17,14 @@ from torch.utils._pytree import tree_leaves, tree_map_only
 from torch.utils.data import DataLoader, Dataset
 from tqdm.auto import tqdm
 
-from confprune_edu import _checks, pruning
+from confprune_edu import _checks, engine, pruning
 
 Loss = Callable[[Any, Any, Any], Tensor]
 Batches = Callable[[], Iterable[tuple[Any, Any, Any]]]  # a pass over (inputs, targets or None, mark or None)
 
-BATCH_ELEMENTS = 2**20  # inputs in one batch: larger ones leave the processor's cache and are slower
+# Numbers in one batch of inputs: larger batches leave the processor's cache and are slower, above all where each layer
+# puts out many channels.
+BATCH_ELEMENTS, CONVOLUTION_ELEMENTS = 2**20, 2**18
 
 
 def loss_table(
@@ -45,8 +47,8 @@ def loss_table(
         The full network; called as model(inputs).
     data : (inputs, targets), inputs alone, a DataLoader or a Dataset
         Tensors or arrays with one example a row, or batches (inputs, targets) or inputs, of any type that the model
-        takes. A loader is read once a ratio and must give the same examples in the same order each time; shuffling by
-        torch's generators is replayed.
+        takes. A loader is read once; with `finish`, and by `loss_columns`, once a ratio: it must then give the same
+        examples in the same order each time, where shuffling by torch's generators is replayed.
     ratios : float array, shape (m,), strictly increasing in [0, 1)
         Fractions of the prunable weights to set to zero.
     loss : callable
@@ -77,8 +79,8 @@ def loss_table(
     >>> loss_table(model, inputs, [0.0, 0.5], disagreement)[:, 0].tolist()
     [False, False, False, False, False]
     """
-    columns = _pruned_losses(model, data, ratios, {"losses": loss}, scores, finish, batch_size, device, progress)
-    return np.column_stack([column for (column,) in columns])
+    settings = (scores, finish, batch_size, device, progress)
+    return _tables(model, data, ratios, {"losses": loss}, *settings)["losses"]
 
 
 def loss_tables(
@@ -105,8 +107,7 @@ def loss_tables(
     """
     if not isinstance(losses, Mapping) or not losses:
         raise ValueError(f"losses must map at least one name to a loss, got {losses!r}")
-    columns = _pruned_losses(model, data, ratios, losses, scores, finish, batch_size, device, progress)
-    return {name: np.column_stack(table) for name, table in zip(losses, zip(*columns, strict=True), strict=True)}
+    return _tables(model, data, ratios, losses, scores, finish, batch_size, device, progress)
 
 
 def loss_columns(
@@ -129,7 +130,7 @@ def loss_columns(
     >>> next(loss_columns(nn.Linear(4, 3), torch.ones(2, 4), [0.0, 0.5], disagreement)).tolist()
     [False, False]
     """
-    columns = _pruned_losses(model, data, ratios, {"losses": loss}, scores, finish, batch_size, device, progress)
+    columns = _columns(model, data, ratios, {"losses": loss}, scores, finish, batch_size, device, progress)
     return (column for (column,) in columns)
 
 
@@ -144,7 +145,40 @@ def loss_range(loss: Loss) -> tuple[float, float]:
     return _checks.interval(getattr(loss, "range", getattr(inner, "range", (0.0, 1.0))), "loss.range")
 
 
-def _pruned_losses(
+class _Task(NamedTuple):
+    """Checked arguments: the full network, the grid, losses by name, and how to pass over the examples."""
+
+    full: nn.Module
+    grid: NDArray[np.float64]
+    losses: Mapping[str, Loss]
+    batches: Batches
+    generators: list[torch.Generator]
+    device: torch.device
+    progress: bool
+
+    def bar(self, total: int | None) -> Any:
+        return tqdm(total=total, unit="ratio", delay=2, leave=False, disable=not self.progress)
+
+
+def _task(
+    model: nn.Module,
+    data: Any,
+    grid: NDArray[np.float64],
+    losses: Mapping[str, Loss],
+    batch_size: int | None,
+    device: torch.device | str | None,
+    progress: bool,
+) -> _Task:
+    for loss in losses.values():
+        if not callable(loss):
+            raise TypeError(f"loss must be a function loss(pruned, full, target), got {loss!r}")
+    elements = CONVOLUTION_ELEMENTS if engine.convolves(model) else BATCH_ELEMENTS
+    batches, generators = _batches(data, batch_size, elements)
+    where = torch.device(device) if device is not None else next(model.parameters()).device
+    return _Task(pruning.twin(model).to(where).eval(), grid, losses, batches, generators, where, progress)
+
+
+def _tables(
     model: nn.Module,
     data: Any,
     ratios: Sequence[float] | NDArray[Any],
@@ -154,73 +188,115 @@ def _pruned_losses(
     batch_size: int | None,
     device: torch.device | str | None,
     progress: bool,
-) -> Iterator[tuple[NDArray[Any], ...]]:
-    """The front door: refuses bad arguments at once, then gives one column a loss for each ratio asked for."""
+) -> dict[str, NDArray[Any]]:
+    """Whole tables by name: batches outside and ratios inside, except where each network is finished on its own."""
     grid = _checks.ratios(ratios)
-    copies = pruning.family(model, grid, scores, finish)
-    for loss in losses.values():
-        if not callable(loss):
-            raise TypeError(f"loss must be a function loss(pruned, full, target), got {loss!r}")
-    batches, generators = _batches(data, batch_size)
-    where = torch.device(device) if device is not None else next(model.parameters()).device
-    full = copy.deepcopy(model).to(where).eval()
-    return _columns(full, copies, grid, losses, batches, generators, where, progress)
+    if finish is not None:
+        columns = _columns(model, data, grid, losses, scores, finish, batch_size, device, progress)
+        return {name: np.column_stack(table) for name, table in zip(losses, zip(*columns, strict=True), strict=True)}
+    rank = pruning.global_rank(model, scores)
+    task = _task(model, data, grid, losses, batch_size, device, progress)
+    parts = list(_by_batch(task, rank))
+    if not parts:
+        raise ValueError("data must hold at least one calibration example")
+    return {name: np.concatenate(table) for name, table in zip(losses, zip(*parts, strict=True), strict=True)}
+
+
+def _by_batch(task: _Task, rank: Tensor) -> Iterator[list[NDArray[Any]]]:
+    """Tables (batch, m), one a loss, for each batch: every ratio sees it before the next one is read."""
+    family = None
+    with task.bar(None) as bar, pruning.same_random_state(*task.generators), torch.inference_mode():
+        for x, y, _ in task.batches():
+            if family is None:
+                call, family = _begin(task, rank, x)
+            inputs, targets = engine.laid_out(_to(x, task.device), task.full), _to(y, task.device)
+            state, given = pruning.random_state(), _own(inputs)
+            known = call.of(given), targets
+            family.see(call)
+            rows, drawn, written = [], True, True
+            for j, ratio in enumerate(task.grid):
+                if drawn:  # the full network and each pruned one draw the same numbers
+                    pruning.set_random_state(state)
+                if written:  # and see the same inputs
+                    given = _own(inputs)
+                rows.append(_values(task, family.at(j), given, known, ratio))
+                if j == 0:
+                    drawn, written = _key(pruning.random_state()) != _key(state), not _equal(given, inputs)
+                bar.update()
+            yield [np.column_stack(table) for table in zip(*rows, strict=True)]
+
+
+def _begin(task: _Task, rank: Tensor, x: Any) -> tuple[engine.FirstCall, engine.Family]:
+    with pruning.same_random_state():
+        engine.lay_out(task.full, _to(x, task.device))
+    family = engine.Family(task.full, task.grid, rank)  # before there are hooks that its networks would inherit
+    return engine.FirstCall(task.full), family
 
 
 def _columns(
-    full: nn.Module,
-    copies: Iterator[nn.Module],
-    grid: NDArray[np.float64],
+    model: nn.Module,
+    data: Any,
+    ratios: Sequence[float] | NDArray[Any],
     losses: Mapping[str, Loss],
-    batches: Batches,
-    generators: list[torch.Generator],
-    device: torch.device,
+    scores: Mapping[str, Tensor] | None,
+    finish: pruning.Finish | None,
+    batch_size: int | None,
+    device: torch.device | str | None,
     progress: bool,
-) -> Iterator[tuple[NDArray[Any], ...]]:
-    with pruning.same_random_state(*generators), torch.inference_mode():
-        reference = [(full(_own(_to(x, device))), _to(y, device), mark) for x, y, mark in batches()]
-    if not reference:
+) -> Iterator[list[NDArray[Any]]]:
+    """Refuses bad arguments at once, then gives a column a loss for each ratio asked for, and evaluates no other."""
+    grid = _checks.ratios(ratios)
+    copies = pruning.family(model, grid, scores, finish)
+    return _by_ratio(_task(model, data, grid, losses, batch_size, device, progress), copies)
+
+
+def _by_ratio(task: _Task, copies: Iterator[nn.Module]) -> Iterator[list[NDArray[Any]]]:
+    known: list[tuple[tuple[Any, Any], Any]] = []
+    with pruning.same_random_state(*task.generators), torch.inference_mode():
+        for x, y, mark in task.batches():
+            if not known:
+                with pruning.same_random_state():
+                    engine.lay_out(task.full, _to(x, task.device))
+            inputs = engine.laid_out(_to(x, task.device), task.full)
+            known.append(((task.full(_own(inputs)), _to(y, task.device)), mark))
+    if not known:
         raise ValueError("data must hold at least one calibration example")
-    ranges = [loss_range(loss) for loss in losses.values()]
-    bar = tqdm(
-        zip(grid, copies, strict=True), total=len(grid), unit="ratio", delay=2, leave=False, disable=not progress
-    )
-    for ratio, candidate in bar:
-        candidate.to(device).eval()
-        with pruning.same_random_state(*generators), torch.inference_mode():
-            parts = [
-                _batch_losses(candidate, tuple(losses.values()), batch, known, device)
-                for batch, known in zip_longest(batches(), reference)
-            ]
-        columns = [np.concatenate(column) for column in zip(*parts, strict=True)]
-        yield tuple(
-            column
-            if column.dtype == bool
-            else _checks.losses(column.astype(np.float64), *ends, name=f"{name} at ratio {ratio:g}")
-            for name, column, ends in zip(losses, columns, ranges, strict=True)
-        )
+    with task.bar(len(task.grid)) as bar:
+        for ratio, candidate in zip(task.grid, copies, strict=True):
+            candidate.to(task.device).to(memory_format=engine.memory_format(task.full)).eval()
+            with pruning.same_random_state(*task.generators), torch.inference_mode():
+                parts = []
+                for batch, pair in zip_longest(task.batches(), known):
+                    if batch is None or pair is None or batch[2] != pair[1]:
+                        raise ValueError(
+                            "data gave other examples on its second pass: a loader must repeat them in the same order"
+                        )
+                    inputs = engine.laid_out(_to(batch[0], task.device), task.full)
+                    parts.append(_values(task, candidate, _own(inputs), pair[0], ratio))
+            bar.update()
+            yield [np.concatenate(column) for column in zip(*parts, strict=True)]
 
 
-def _batch_losses(
-    candidate: nn.Module, losses: tuple[Loss, ...], batch: Any, known: Any, device: torch.device
-) -> list[NDArray[Any]]:
-    if batch is None or known is None or batch[2] != known[2]:
-        raise ValueError("data gave other examples on its second pass: a loader must repeat them in the same order")
-    output, size = candidate(_own(_to(batch[0], device))), _size(batch[0])
-    values = []
-    for k, loss in enumerate(losses):
-        own = output if k == len(losses) - 1 else _own(output)  # a loss may write into what it is given
+def _values(task: _Task, candidate: nn.Module, inputs: Any, known: tuple[Any, Any], ratio: float) -> list[NDArray[Any]]:
+    """Losses (batch,) of one network on one batch, in the order of `task.losses`, checked."""
+    size = _size(inputs)
+    output, values = candidate(inputs), []
+    for k, (name, loss) in enumerate(task.losses.items()):
+        own = output if k == len(task.losses) - 1 else _own(output)  # a loss may write into what it is given
         value = torch.as_tensor(loss(own, _own(known[0]), _own(known[1])))
         if value.ndim != 1 or size not in (None, len(value)):
             raise ValueError(
                 f"loss must give one value an example, shape ({size or 'batch'},), got {tuple(value.shape)}: "
                 "average over positions, not over the batch"
             )
-        values.append(value.cpu().numpy() if value.dtype == torch.bool else value.double().cpu().numpy())
+        column = value.cpu().numpy()
+        if column.dtype != bool:
+            column = _checks.losses(column.astype(np.float64), *loss_range(loss), name=f"{name} at ratio {ratio:g}")
+        values.append(column)
     return values
 
 
-def _batches(data: Any, batch_size: int | None) -> tuple[Batches, list[torch.Generator]]:
+def _batches(data: Any, batch_size: int | None, elements: int) -> tuple[Batches, list[torch.Generator]]:
     """A function that starts a pass over the examples, and the generators that the pass draws from."""
     if batch_size is not None:
         _checks.positive_int(batch_size, "batch_size")
@@ -240,7 +316,7 @@ def _batches(data: Any, batch_size: int | None) -> tuple[Batches, list[torch.Gen
         raise ValueError(f"inputs and targets must have one row an example, got shapes {shapes}")
     if x.ndim == 0 or len(x) == 0:
         raise ValueError("data must hold at least one calibration example")
-    size = batch_size or min(max(BATCH_ELEMENTS * len(x) // max(x.numel(), 1), 1), 1024)
+    size = batch_size or min(max(elements * len(x) // max(x.numel(), 1), 1), 1024)
     rows = [slice(i, i + size) for i in range(0, len(x), size)]
     return lambda: ((x[r], None if y is None else y[r], None) for r in rows), []
 
@@ -268,6 +344,15 @@ def _to(value: Any, device: torch.device) -> Any:
 def _own(value: Any) -> Any:
     """A copy that a network or a loss may write into."""
     return tree_map_only(Tensor, Tensor.clone, value)
+
+
+def _equal(one: Any, other: Any) -> bool:
+    """Do two structures hold equal tensors? NaN equals nothing."""
+    return all(map(torch.equal, *([x for x in tree_leaves(part) if isinstance(x, Tensor)] for part in (one, other))))
+
+
+def _key(state: tuple[Any, ...]) -> bytes:
+    return pickle.dumps(state)
 
 
 def _size(x: Any) -> int | None:

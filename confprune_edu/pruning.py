@@ -128,7 +128,7 @@ def family(
     [0.0, 0.25, 0.9]
     """
     grid = _checks.ratios(ratios)
-    rank = _global_rank(model, scores)  # checked now, not at the first `next`
+    rank = global_rank(model, scores)  # checked now, not at the first `next`
     return (_pruned_copy(model, rank, round(ratio * len(rank)), finish) for ratio in grid.tolist())
 
 
@@ -167,17 +167,28 @@ def digest(tensors: Mapping[str, Tensor]) -> str:
 @contextlib.contextmanager
 def same_random_state(*generators: torch.Generator) -> Iterator[None]:
     """Give the global random states of torch, numpy and python (and these generators) back as they were."""
-    cuda = range(torch.cuda.device_count()) if torch.cuda.is_initialized() else []
-    states = [g.get_state() for g in generators]
-    legacy, python = np.random.get_state(), random.getstate()  # noqa: NPY002  (a model or data set may draw from them)
+    before, states = random_state(), [g.get_state() for g in generators]
     try:
-        with torch.random.fork_rng(devices=list(cuda)):
-            yield
+        yield
     finally:
-        np.random.set_state(legacy)  # noqa: NPY002
-        random.setstate(python)
+        set_random_state(before)
         for generator, state in zip(generators, states, strict=True):
             generator.set_state(state)
+
+
+def random_state() -> tuple[Any, ...]:
+    """The global random states of torch, numpy and python: a model, a loss or a data set may draw from them."""
+    cuda = torch.cuda.get_rng_state_all() if torch.cuda.is_initialized() else []
+    return torch.get_rng_state(), cuda, np.random.get_state(), random.getstate()  # noqa: NPY002
+
+
+def set_random_state(state: tuple[Any, ...]) -> None:
+    """Make the global random states what `random_state` gave."""
+    torch.set_rng_state(state[0])
+    if torch.cuda.is_initialized():
+        torch.cuda.set_rng_state_all(state[1])
+    np.random.set_state(state[2])  # noqa: NPY002
+    random.setstate(state[3])
 
 
 def _bytes(tensor: Tensor) -> memoryview:
@@ -217,7 +228,7 @@ def _some(weights: dict[str, nn.Parameter]) -> dict[str, nn.Parameter]:
     return weights
 
 
-def _global_rank(model: nn.Module, scores: Mapping[str, Tensor] | None) -> Tensor:
+def global_rank(model: nn.Module, scores: Mapping[str, Tensor] | None) -> Tensor:
     """Rank of every prunable weight, int64 (N,) in the order of `prunable`: 0 is the first to go."""
     weights = _some(prunable(model))
     scores = magnitude(model) if scores is None else scores
@@ -241,7 +252,7 @@ def _global_rank(model: nn.Module, scores: Mapping[str, Tensor] | None) -> Tenso
 
 @torch.no_grad()
 def _pruned_copy(model: nn.Module, rank: Tensor, zeros: int, finish: Finish | None) -> nn.Module:
-    pruned = _copy(model)
+    pruned = twin(model)
     weights = [pruned.get_parameter(name) for name in prunable(model)]
     gone = torch.split(rank < zeros, [w.numel() for w in weights])
     for weight, mask in zip(weights, gone, strict=True):
@@ -253,7 +264,7 @@ def _pruned_copy(model: nn.Module, rank: Tensor, zeros: int, finish: Finish | No
     return pruned
 
 
-def _copy(model: nn.Module) -> nn.Module:
+def twin(model: nn.Module) -> nn.Module:
     """A deep copy in which parameters that share memory (weights tied through `.data`) still do."""
     first: dict[Any, nn.Parameter] = {}
     copied = copy.deepcopy(model)
@@ -362,7 +373,7 @@ def _saving(name: str, weight: Tensor, uses: float | None) -> Saving:
 
 def _uses(model: nn.Module, inputs: Any) -> dict[str, float]:
     """How often each weight is multiplied for one example of `inputs`, by parameter name."""
-    probe = _copy(model).eval()
+    probe = twin(model).eval()
     names = {weight.data_ptr(): name for name, weight in prunable(probe).items()}
     uses = dict.fromkeys(names.values(), 0.0)
 

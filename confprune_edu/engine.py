@@ -1,0 +1,222 @@
+"""The losses of a whole table at the machine's speed: examples outside, ratios inside, one set of weights.
+
+A batch stays in the processor's cache while every ratio sees it. Weights are not copied but set to zero in place, each
+ratio adding the few that it prunes more than the last. A network that begins with a linear layer does not multiply its
+inputs again for each ratio: the layer's output is updated by the sparse difference. All of it is checked against
+pruned copies, and measured by `python -m confprune_edu.benchmark`.
+"""
+
+import copy
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from scipy.sparse import csr_matrix
+from torch import Tensor, nn
+from torch.nn import functional
+
+from confprune_edu import pruning
+
+FRESH = 32  # ratios after which the first layer is multiplied anew, so that rounding errors do not add up
+SPARSE = 1 / 16  # share of a layer's weights up to which adding a difference beats multiplying anew
+PROBE = 8  # examples whose inputs are compared before an updated output is used
+
+
+class Family:
+    """Networks pruned to the ratios of a grid, in eval mode, that share one set of weights.
+
+    `at(j)` gives the network of ratio j, and its weights are right until the next call. Everything else, buffers and
+    attributes, each network has for itself, so that what one of them remembers no other sees.
+    """
+
+    def __init__(self, model: nn.Module, grid: NDArray[np.float64], rank: Tensor) -> None:
+        own = pruning.twin(model)
+        self.weights = [own.get_parameter(name) for name in pruning.prunable(model)]
+        self.dense = [weight.detach().clone() for weight in self.weights]
+        self.steps = _steps(rank, grid, [weight.numel() for weight in self.weights])
+        parameters = {id(parameter): parameter for parameter in own.parameters()}
+        self.networks = [copy.deepcopy(own, dict(parameters)) for _ in grid]
+        self.reached = -1
+        self.first: FirstLayer | None = None
+        self.begins = ""
+
+    def see(self, call: "FirstCall") -> None:
+        """Begin with a batch on which the full network has been called."""
+        if self.first is None and call.inputs is not None:
+            self._update_from(call.name)
+        if self.first is not None:
+            self.first.see(call.inputs if call.name == self.begins else None)
+
+    def _update_from(self, name: str) -> None:
+        """Let the linear layer `name`, the first with prunable weights, be updated from ratio to ratio."""
+        layer = self.networks[0].get_submodule(name)
+        k = next(k for k, weight in enumerate(self.weights) if weight is layer.weight)
+        self.begins, self.first = name, FirstLayer(self.weights[k], self.dense[k], [step[k] for step in self.steps])
+        for network in self.networks:
+            layer = network.get_submodule(name)
+            layer.__class__, layer.__dict__["first"] = _Updated, self.first
+
+    @torch.no_grad()
+    def at(self, j: int) -> nn.Module:
+        """The network of ratio j; cheapest for ratios in turn."""
+        if j < self.reached:
+            for weight, dense in zip(self.weights, self.dense, strict=True):
+                weight.copy_(dense)
+            self.reached = -1
+        for step in self.steps[self.reached + 1 : j + 1]:
+            for weight, gone in zip(self.weights, step, strict=True):
+                weight.put_(gone.to(weight.device), weight.new_zeros(()).expand(len(gone)))
+        self.reached = j
+        if self.first is not None:
+            self.first.move_to(j)
+        return self.networks[j]
+
+
+def _steps(rank: Tensor, grid: NDArray[np.float64], sizes: list[int]) -> list[list[Tensor]]:
+    """For each ratio the positions, weight by weight, that are pruned there and not before."""
+    order, ends = torch.empty_like(rank), torch.tensor(sizes).cumsum(0)
+    order[rank] = torch.arange(len(rank))
+    steps, before = [], 0
+    for ratio in grid.tolist():
+        zeros = round(ratio * len(rank))
+        gone = order[before:zeros].sort().values
+        cuts = torch.searchsorted(gone, ends[:-1]).tolist()
+        starts = (ends - torch.tensor(sizes)).tolist()
+        steps.append([part - start for part, start in zip(gone.tensor_split(cuts), starts, strict=True)])
+        before = zeros
+    return steps
+
+
+class FirstLayer:
+    """The outputs of a linear layer on one batch, moved from ratio to ratio by what changes in its weights."""
+
+    def __init__(self, weight: Tensor, dense: Tensor, steps: list[Tensor]) -> None:
+        self.weight = weight  # pruned in place by `Family`
+        self.updates = [_update(dense, gone) for gone in steps]
+        self.inputs: Tensor | None = None
+        self.outputs: NDArray[Any] = np.empty((0, 0))  # (width, batch), without the bias
+        self.transposed: NDArray[Any] = np.empty((0, 0))
+        self.reached = -1
+
+    def __deepcopy__(self, memo: Any) -> "FirstLayer":
+        return self
+
+    def see(self, inputs: Tensor | None) -> None:
+        """Begin with a batch, the layer's inputs (batch, features); None: there is nothing to stand in for."""
+        self.inputs, self.reached = inputs, -1
+        if inputs is not None:
+            self.transposed = inputs.T.contiguous().numpy()
+
+    def move_to(self, j: int) -> None:
+        """Make the outputs those of ratio j, where a batch has been seen."""
+        if self.inputs is None or j == self.reached:
+            return
+        update = self.updates[j]
+        if update is None or self.reached != j - 1 or j % FRESH == 0:
+            self.outputs = torch.mm(self.weight.detach(), self.inputs.T).contiguous().numpy()
+        else:
+            self.outputs += update @ self.transposed
+        self.reached = j
+
+    def of(self, inputs: Tensor) -> Tensor | None:
+        """The outputs (batch, width), a copy; None if these are not the inputs that were seen."""
+        seen = self.inputs
+        if seen is None or inputs.shape != seen.shape or not torch.equal(inputs[:PROBE], seen[:PROBE]):
+            return None
+        return torch.from_numpy(self.outputs).T.clone(memory_format=torch.contiguous_format)
+
+
+def _update(dense: Tensor, gone: Tensor) -> csr_matrix | None:
+    if len(gone) > SPARSE * dense.numel():
+        return None
+    at = np.divmod(gone.numpy(), dense.shape[1])
+    return csr_matrix((-dense.flatten()[gone].numpy(), at), shape=tuple(dense.shape))
+
+
+class _Updated(nn.Linear):
+    """A linear layer that takes its outputs from a `FirstLayer`, and multiplies where that has none."""
+
+    first: FirstLayer
+
+    def forward(self, input: Tensor) -> Tensor:
+        outputs = self.first.of(input)
+        if outputs is None:
+            return functional.linear(input, self.weight, self.bias)
+        return outputs if self.bias is None else outputs.add_(self.bias)
+
+
+class FirstCall:
+    """Notes which layer with prunable weights a network calls first, and with what."""
+
+    def __init__(self, network: nn.Module) -> None:
+        self.network, self.called, self.name = network, False, ""
+        self.inputs: Tensor | None = None  # of a linear layer for which `FirstLayer` can stand in
+        owners = {name.rpartition(".")[0] for name in pruning.prunable(network)}
+        for owner in sorted(owners):
+            network.get_submodule(owner).register_forward_pre_hook(self._note(owner))
+
+    def _note(self, owner: str) -> Any:
+        def hook(layer: nn.Module, inputs: Any) -> None:
+            if not self.called:
+                self.name, self.called = owner, True
+                self.inputs = inputs[0].clone() if _updatable(layer, inputs) else None
+
+        return hook
+
+    def of(self, inputs: Any) -> Any:
+        """The network's outputs."""
+        self._forget()
+        return self.network(inputs)
+
+    def _forget(self) -> None:
+        self.called, self.name, self.inputs = False, "", None
+
+
+def _updatable(layer: nn.Module, inputs: Any) -> bool:
+    """Is this call one that `FirstLayer` can stand in for?"""
+    return (
+        type(layer) is nn.Linear
+        and len(inputs) == 1
+        and isinstance(inputs[0], Tensor)
+        and inputs[0].ndim == 2
+        and inputs[0].device.type == "cpu"
+        and inputs[0].dtype == layer.weight.dtype
+        and layer.weight.dtype in (torch.float32, torch.float64)
+    )
+
+
+def convolves(model: nn.Module) -> bool:
+    """Does the model have a convolution?"""
+    return any(isinstance(module, nn.modules.conv._ConvNd) for module in model.modules())
+
+
+def lay_out(network: nn.Module, inputs: Any) -> None:
+    """Give the weights of 2-d convolutions the memory format that is fast on a processor, if the network takes it.
+
+    Channels last is up to twice as fast there. Outputs then have that format, too, which a `view` in the network may
+    refuse: it keeps the usual format.
+    """
+    if not _image(inputs) or not any(isinstance(module, nn.Conv2d) for module in network.modules()):
+        return
+    network.to(memory_format=torch.channels_last)
+    try:
+        network(laid_out(inputs[:1].clone(), network))
+    except RuntimeError:  # also raised for wrong inputs, of which the call that follows will tell
+        network.to(memory_format=torch.contiguous_format)
+
+
+def laid_out(inputs: Any, network: nn.Module) -> Any:
+    """The inputs in the memory format of the network's convolutions."""
+    return inputs.contiguous(memory_format=memory_format(network)) if _image(inputs) else inputs
+
+
+def memory_format(network: nn.Module) -> torch.memory_format:
+    """That of its 2-d convolutions; contiguous where there are none."""
+    weights = [module.weight for module in network.modules() if isinstance(module, nn.Conv2d)]
+    last = bool(weights) and all(w.is_contiguous(memory_format=torch.channels_last) for w in weights)
+    return torch.channels_last if last else torch.contiguous_format
+
+
+def _image(inputs: Any) -> bool:
+    return isinstance(inputs, Tensor) and inputs.ndim == 4 and inputs.device.type == "cpu"
