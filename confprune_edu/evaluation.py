@@ -6,7 +6,9 @@ the global random state are what they were, also after an exception or an interr
 
 import pickle
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Executor
 from itertools import zip_longest
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -17,7 +19,7 @@ from torch.utils._pytree import tree_leaves, tree_map_only
 from torch.utils.data import DataLoader, Dataset
 from tqdm.auto import tqdm
 
-from confprune_edu import _checks, engine, pruning
+from confprune_edu import _checks, engine, pruning, shards
 
 Loss = Callable[[Any, Any, Any], Tensor]
 Batches = Callable[[], Iterable[tuple[Any, Any, Any]]]  # a pass over (inputs, targets or None, mark or None)
@@ -38,6 +40,8 @@ def loss_table(
     batch_size: int | None = None,
     device: torch.device | str | None = None,
     progress: bool = True,
+    executor: Executor | None = None,
+    out: str | Path | None = None,
 ) -> NDArray[Any]:
     """Loss of every example (rows) under the model pruned to every ratio (columns).
 
@@ -63,6 +67,12 @@ def loss_table(
         Where to run; default: where the model is.
     progress : bool
         Show a progress bar if the work takes longer than two seconds.
+    executor : concurrent.futures.Executor, optional
+        Threads, processes, a Dask cluster (`Client(...).get_executor()`) or MPI (`mpi4py.futures`) to work on: tensors
+        or arrays are cut by examples, and the model travels once with each piece. Where networks or losses draw random
+        numbers, or with `finish`, take processes: threads share one random state.
+    out : str or Path, optional
+        File (.npy) that holds the table, for tables larger than memory; returned as a memory-mapped array.
 
     Returns
     -------
@@ -79,8 +89,10 @@ def loss_table(
     >>> loss_table(model, inputs, [0.0, 0.5], disagreement)[:, 0].tolist()
     [False, False, False, False, False]
     """
-    settings = (scores, finish, batch_size, device, progress)
-    return _tables(model, data, ratios, {"losses": loss}, *settings)["losses"]
+    settings = (scores, finish, batch_size, device, progress, executor)
+    if out is None:
+        return _joined(_parts(model, data, ratios, {"losses": loss}, *settings), {"losses": loss})["losses"]
+    return _filled(_parts(model, data, ratios, {"losses": loss}, *settings), _examples(data), Path(out))
 
 
 def loss_tables(
@@ -94,6 +106,7 @@ def loss_tables(
     batch_size: int | None = None,
     device: torch.device | str | None = None,
     progress: bool = True,
+    executor: Executor | None = None,
 ) -> dict[str, NDArray[Any]]:
     """Several tables from one pass over the pruned family: `loss_table` for each of `losses`, by name.
 
@@ -107,7 +120,7 @@ def loss_tables(
     """
     if not isinstance(losses, Mapping) or not losses:
         raise ValueError(f"losses must map at least one name to a loss, got {losses!r}")
-    return _tables(model, data, ratios, losses, scores, finish, batch_size, device, progress)
+    return _joined(_parts(model, data, ratios, losses, scores, finish, batch_size, device, progress, executor), losses)
 
 
 def loss_columns(
@@ -178,7 +191,10 @@ def _task(
     return _Task(pruning.twin(model).to(where).eval(), grid, losses, batches, generators, where, progress)
 
 
-def _tables(
+Part = list[NDArray[Any]]  # tables of some examples, (some, m), one a loss
+
+
+def _parts(
     model: nn.Module,
     data: Any,
     ratios: Sequence[float] | NDArray[Any],
@@ -188,21 +204,60 @@ def _tables(
     batch_size: int | None,
     device: torch.device | str | None,
     progress: bool,
-) -> dict[str, NDArray[Any]]:
-    """Whole tables by name: batches outside and ratios inside, except where each network is finished on its own."""
+    executor: Executor | None = None,
+) -> Iterator[Part]:
+    """Whole rows, some examples at a time; ratios inside, except where each network is finished on its own."""
     grid = _checks.ratios(ratios)
+    if executor is not None:
+        pieces, size = _cut(data, batch_size, engine.convolves(model))
+        settings = (dict(losses), scores, finish, size, device)
+        jobs = [(shards.Parcel(model, piece, grid, *settings),) for piece in pieces]
+        pruning.global_rank(model, scores)  # refuses here what each worker would refuse
+        return tqdm(
+            shards.in_turn(executor, _piece, jobs),
+            total=len(jobs),
+            unit="piece",
+            delay=2,
+            leave=False,
+            disable=not progress,
+        )
     if finish is not None:
-        columns = _columns(model, data, grid, losses, scores, finish, batch_size, device, progress)
-        return {name: np.column_stack(table) for name, table in zip(losses, zip(*columns, strict=True), strict=True)}
+        columns = zip(*_columns(model, data, grid, losses, scores, finish, batch_size, device, progress), strict=True)
+        return iter([[np.column_stack(table) for table in columns]])
     rank = pruning.global_rank(model, scores)
-    task = _task(model, data, grid, losses, batch_size, device, progress)
-    parts = list(_by_batch(task, rank))
-    if not parts:
+    return _by_batch(_task(model, data, grid, losses, batch_size, device, progress), rank)
+
+
+def _piece(parcel: shards.Parcel) -> Part:
+    """What a worker of an executor does."""
+    model, data, grid, losses, *settings = parcel.arguments
+    return list(_joined(_parts(model, data, grid, losses, *settings, False), losses).values())
+
+
+def _joined(parts: Iterator[Part], losses: Mapping[str, Loss]) -> dict[str, NDArray[Any]]:
+    found = list(parts)
+    if not found:
         raise ValueError("data must hold at least one calibration example")
-    return {name: np.concatenate(table) for name, table in zip(losses, zip(*parts, strict=True), strict=True)}
+    return {name: np.concatenate(table) for name, table in zip(losses, zip(*found, strict=True), strict=True)}
 
 
-def _by_batch(task: _Task, rank: Tensor) -> Iterator[list[NDArray[Any]]]:
+def _filled(parts: Iterator[Part], n: int, out: Path) -> NDArray[Any]:
+    """The first table of the parts, (n, m), in a file."""
+    start, table = 0, None
+    for part, *_ in parts:
+        if table is None:
+            table = np.lib.format.open_memmap(out, mode="w+", dtype=part.dtype, shape=(n, part.shape[1]))
+        if start + len(part) > n or part.dtype != table.dtype:
+            raise ValueError("data gave more examples than it has, or losses of two dtypes")
+        table[start : start + len(part)] = part
+        start += len(part)
+    if table is None or start < n:
+        raise ValueError(f"data must give all of its {n} examples, got {start}")
+    table.flush()
+    return table
+
+
+def _by_batch(task: _Task, rank: Tensor) -> Iterator[Part]:
     """Tables (batch, m), one a loss, for each batch: every ratio sees it before the next one is read."""
     family = None
     with task.bar(None) as bar, pruning.same_random_state(*task.generators), torch.inference_mode():
@@ -308,6 +363,14 @@ def _batches(data: Any, batch_size: int | None, elements: int) -> tuple[Batches,
         drawn_from = [getattr(owner, "generator", None) for owner in owners]
         generators = {id(g): g for g in drawn_from if isinstance(g, torch.Generator)}
         return lambda: ((*pair, _mark(pair[0])) for pair in map(_pair, loader)), list(generators.values())
+    x, y = _rows(data)
+    size = batch_size or _batch_rows(x, elements)
+    rows = [slice(i, i + size) for i in range(0, len(x), size)]
+    return lambda: ((x[r], None if y is None else y[r], None) for r in rows), []
+
+
+def _rows(data: Any) -> tuple[Tensor, Tensor | None]:
+    """Tensors of inputs and targets with one row an example."""
     inputs, targets = _pair(data)
     x = _tensor(inputs, "inputs")
     y = None if targets is None else _tensor(targets, "targets")
@@ -316,9 +379,34 @@ def _batches(data: Any, batch_size: int | None, elements: int) -> tuple[Batches,
         raise ValueError(f"inputs and targets must have one row an example, got shapes {shapes}")
     if x.ndim == 0 or len(x) == 0:
         raise ValueError("data must hold at least one calibration example")
-    size = batch_size or min(max(elements * len(x) // max(x.numel(), 1), 1), 1024)
-    rows = [slice(i, i + size) for i in range(0, len(x), size)]
-    return lambda: ((x[r], None if y is None else y[r], None) for r in rows), []
+    return x, y
+
+
+def _batch_rows(x: Tensor, elements: int) -> int:
+    return min(max(elements * len(x) // max(x.numel(), 1), 1), 1024)
+
+
+def _cut(data: Any, batch_size: int | None, convolves: bool) -> tuple[list[Any], int]:
+    """Pieces of the examples, whole batches each, and the size of a batch."""
+    if isinstance(data, (Dataset, DataLoader)):
+        raise TypeError("data must be tensors or arrays where an executor shares them out, got a loader or a data set")
+    x, y = _rows(data)
+    size = batch_size or _batch_rows(x, CONVOLUTION_ELEMENTS if convolves else BATCH_ELEMENTS)
+    step = size * -(-len(x) // (size * shards.PIECES))
+    ends = [slice(i, i + step) for i in range(0, len(x), step)]
+    # clones: a slice would travel with all of its tensor's memory
+    return [x[r].clone() if y is None else (x[r].clone(), y[r].clone()) for r in ends], size
+
+
+def _examples(data: Any) -> int:
+    """How many examples there are, where the data tell."""
+    if isinstance(data, DataLoader):
+        return _examples(data.dataset)
+    if isinstance(data, Dataset):
+        if not hasattr(data, "__len__"):
+            raise TypeError("data must tell its length for a table in a file")
+        return len(data)
+    return len(_rows(data)[0])
 
 
 def _pair(batch: Any) -> tuple[Any, Any]:

@@ -1,0 +1,81 @@
+"""Work on other threads, processes or machines: pieces for any `concurrent.futures.Executor`, results in order."""
+
+import asyncio
+import importlib.util
+import pickle
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import BrokenExecutor, CancelledError, Executor, Future
+from typing import Any
+
+PIECES = 32  # at most: enough for the workers of a small cluster, few enough that the model travels seldom
+
+
+class Parcel:
+    """Arguments that travel as bytes: `multiprocessing` would move a tensor's memory into that of all processes.
+
+    >>> pickle.loads(pickle.dumps(Parcel(2, 3))).arguments
+    (2, 3)
+    """
+
+    def __init__(self, *arguments: Any) -> None:
+        self.arguments = arguments
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        if importlib.util.find_spec("cloudpickle") is None:
+            return _unpacked, (pickle.dumps(self.arguments),)
+        import cloudpickle  # where Dask is: it also knows functions that cannot be imported
+
+        return _unpacked, (cloudpickle.dumps(self.arguments),)
+
+
+def _unpacked(content: bytes) -> Parcel:
+    return Parcel(*pickle.loads(content))
+
+
+def in_turn(executor: Executor, work: Callable[..., Any], jobs: Sequence[tuple[Any, ...]]) -> Iterator[Any]:
+    """`work(*job)` for each job, on the executor, in the order of the jobs.
+
+    A job whose worker died is given to the executor once more. Any other exception is that of the job: the jobs that
+    have not begun are cancelled.
+
+    Raises
+    ------
+    RuntimeError
+        A job's worker died twice, or the executor is beyond use: then a process pool must be made anew.
+
+    >>> from concurrent.futures import ThreadPoolExecutor
+    >>> with ThreadPoolExecutor(2) as pool:
+    ...     list(in_turn(pool, pow, [(2, 3), (3, 2)]))
+    [8, 9]
+    """
+    futures = [executor.submit(work, *job) for job in jobs]
+    try:
+        for k, future in enumerate(futures):
+            yield _result(executor, future, work, jobs[k], f"piece {k + 1} of {len(jobs)}")
+    finally:
+        for future in futures:
+            future.cancel()
+
+
+def _result(
+    executor: Executor, future: "Future[Any]", work: Callable[..., Any], job: tuple[Any, ...], name: str
+) -> Any:
+    try:
+        return future.result()
+    except Exception as problem:
+        if not _died(problem):
+            raise
+    try:
+        return executor.submit(work, *job).result()
+    except Exception as problem:
+        if not _died(problem):
+            raise
+        raise RuntimeError(
+            f"the worker of {name} died, and so did its successor, or the executor is broken"
+        ) from problem
+
+
+def _died(problem: Exception) -> bool:
+    """Does this exception tell of the worker, not of its work? Dask has its own, known by name: it may not be there."""
+    lost = (BrokenExecutor, CancelledError, asyncio.CancelledError, ConnectionError)
+    return isinstance(problem, lost) or type(problem).__name__ in ("KilledWorker", "FutureCancelledError")

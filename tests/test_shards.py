@@ -1,0 +1,168 @@
+"""The same table on threads, processes and a Dask cluster, also when a worker dies."""
+
+import multiprocessing
+import os
+from concurrent.futures import BrokenExecutor, Executor, Future, ProcessPoolExecutor, ThreadPoolExecutor
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+from torch.utils.data import DataLoader, IterableDataset, TensorDataset
+
+from confprune_edu import evaluation, losses, shards
+
+RATIOS = [0.0, 0.5, 0.9, 0.95]
+
+
+@pytest.fixture(scope="module")
+def local(digits):
+    from confprune_edu import models
+
+    return evaluation.loss_table(models.load("mnist-mlp"), digits, RATIOS, losses.error)
+
+
+def until_killed(marker, pruned, full, target):
+    """`losses.error`, by a worker that kills its own process if it is the first."""
+    try:
+        os.close(os.open(marker, os.O_CREAT | os.O_EXCL))
+    except FileExistsError:
+        return losses.error(pruned, full, target)
+    os.kill(os.getpid(), 9)
+
+
+def always_killed(pruned, full, target):
+    os.kill(os.getpid(), 9)
+
+
+def spawned(workers):
+    return ProcessPoolExecutor(workers, mp_context=multiprocessing.get_context("spawn"))
+
+
+@pytest.mark.parametrize("pool", [ThreadPoolExecutor, spawned])
+def test_other_workers_give_the_same_table(pool, mlp, digits, local, unchanged):
+    with pool(2) as executor, unchanged(mlp):
+        table = evaluation.loss_table(mlp, digits, RATIOS, losses.error, executor=executor)
+        tables = evaluation.loss_tables(mlp, digits, RATIOS, {"a": losses.error}, executor=executor)
+    np.testing.assert_array_equal(table, local)
+    np.testing.assert_array_equal(tables["a"], local)
+
+
+def test_inputs_alone_scores_and_finish_travel(mlp, digits):
+    scores = {
+        name: torch.rand(w.shape, generator=torch.Generator().manual_seed(0)) for name, w in mlp.named_parameters()
+    }
+    scores = {name: score for name, score in scores.items() if name.endswith("weight")}
+    how = {"scores": scores, "finish": partial(nn.Module.requires_grad_, requires_grad=False)}
+    want = evaluation.loss_table(mlp, digits[0][:300], RATIOS, losses.disagreement, batch_size=16, **how)
+    with spawned(1) as executor:
+        how["executor"] = executor
+        got = evaluation.loss_table(mlp, digits[0][:300], RATIOS, losses.disagreement, batch_size=16, **how)
+    np.testing.assert_array_equal(got, want)
+
+
+def test_a_dask_cluster_survives_the_death_of_a_worker(mlp, digits, local, tmp_path):
+    import dask
+    from distributed import Client, LocalCluster
+
+    quiet = {"distributed.admin.large-graph-warning-threshold": "1GB", "distributed.logging.distributed": "critical"}
+    cluster = partial(LocalCluster, n_workers=2, threads_per_worker=1, host="127.0.0.1", dashboard_address=None)
+    with dask.config.set(quiet), cluster(silence_logs=50) as two, Client(two) as client:
+        pids = set(client.run(os.getpid).values())
+        deadly = partial(until_killed, str(tmp_path / "marker"))
+        table = evaluation.loss_table(mlp, digits, RATIOS, deadly, executor=client.get_executor(pure=False))
+        assert set(client.run(os.getpid).values()) != pids  # one was killed, and another took its place
+    np.testing.assert_array_equal(table, local)
+
+
+def test_a_broken_process_pool_is_reported(mlp, digits):
+    with spawned(1) as executor, pytest.raises(RuntimeError, match=r"piece 1 of .* or the executor is broken"):
+        evaluation.loss_table(mlp, digits, RATIOS, always_killed, executor=executor)
+
+
+class Unlucky(Executor):
+    """Loses the first `deaths` jobs that it is given."""
+
+    def __init__(self, deaths, problem):
+        self.deaths, self.problem, self.given = deaths, problem, 0
+
+    def submit(self, work, *job):
+        self.given += 1
+        future = Future()
+        if self.given <= self.deaths:
+            future.set_exception(self.problem)
+        else:
+            try:
+                future.set_result(work(*job))
+            except Exception as problem:
+                future.set_exception(problem)
+        return future
+
+
+@pytest.mark.parametrize(
+    "problem", [BrokenExecutor(), ConnectionResetError(), type("KilledWorker", (Exception,), {})()]
+)
+def test_a_job_whose_worker_died_is_given_once_more(problem):
+    executor = Unlucky(2, problem)
+    assert list(shards.in_turn(executor, pow, [(2, 3), (3, 2), (5, 1)])) == [8, 9, 5]
+    assert executor.given == 5
+    with pytest.raises(RuntimeError, match="piece 1 of 1"):
+        list(shards.in_turn(Unlucky(2, problem), pow, [(2, 3)]))
+
+
+def test_the_exceptions_of_a_job_are_its_own():
+    executor = Unlucky(0, None)
+    with pytest.raises(ZeroDivisionError):
+        list(shards.in_turn(executor, divmod, [(1, 0)]))
+    assert executor.given == 1  # not tried again
+    with ThreadPoolExecutor(1) as pool, pytest.raises(ValueError, match=r"must lie in"):
+        evaluation.loss_table(nn.Linear(2, 2), torch.ones(9, 2), [0.5], lambda p, f, t: p[:, 0] * 0 + 7, executor=pool)
+
+
+def test_pieces_are_whole_batches_and_few(digits):
+    pieces, size = evaluation._cut(digits, 7, False)
+    sizes = [len(x) for x, _ in pieces]
+    assert size == 7 and sum(sizes) == 5000 and len(pieces) <= shards.PIECES
+    assert all(s % 7 == 0 for s in sizes[:-1])
+    assert torch.equal(torch.cat([x for x, _ in pieces]), digits[0])
+    assert all(x.untyped_storage().nbytes() == 4 * x.numel() for x, _ in pieces)  # no more than itself travels
+    assert len(evaluation._cut(digits[0][:3], None, False)[0]) == 1
+
+
+@pytest.mark.parametrize("data", [DataLoader(torch.ones(9, 2)), TensorDataset(torch.ones(9, 2))])
+def test_loaders_cannot_be_cut(data):
+    with ThreadPoolExecutor(1) as pool, pytest.raises(TypeError, match="data must be tensors or arrays"):
+        evaluation.loss_table(nn.Linear(2, 2), data, [0.5], losses.disagreement, executor=pool)
+
+
+# Tables in a file
+
+
+class Endless(IterableDataset):
+    def __iter__(self):
+        return iter(torch.ones(9, 784))
+
+
+@pytest.mark.parametrize("form", ["tensors", "loader", "executor", "finish"])
+@pytest.mark.parametrize("loss", [losses.error, losses.accuracy_drop])
+def test_a_table_in_a_file_is_the_same_table(form, loss, mlp, digits, tmp_path):
+    some = tuple(part[:700] for part in digits)
+    want = evaluation.loss_table(mlp, some, RATIOS, loss)
+    data = DataLoader(TensorDataset(*some), batch_size=128) if form == "loader" else some
+    how = {"finish": lambda network: None} if form == "finish" else {}
+    with ThreadPoolExecutor(1) as pool:
+        how |= {"executor": pool} if form == "executor" else {}
+        table = evaluation.loss_table(mlp, data, RATIOS, loss, out=tmp_path / "table.npy", **how)
+    assert isinstance(table, np.memmap) and table.dtype == want.dtype
+    np.testing.assert_array_equal(table, want)
+    np.testing.assert_array_equal(np.load(tmp_path / "table.npy"), want)
+
+
+def test_a_table_in_a_file_needs_the_number_of_examples(mlp, tmp_path):
+    with pytest.raises(TypeError, match="data must tell its length"):
+        evaluation.loss_table(mlp, DataLoader(Endless()), RATIOS, losses.disagreement, out=Path(tmp_path, "t.npy"))
+    short = DataLoader(torch.ones(9, 784), batch_size=4, drop_last=True)
+    with pytest.raises(ValueError, match="all of its 9 examples, got 8"):
+        evaluation.loss_table(mlp, short, RATIOS, losses.disagreement, out=Path(tmp_path, "t.npy"))
