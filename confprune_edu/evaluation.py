@@ -230,8 +230,8 @@ def _parts(
 
 def _piece(parcel: shards.Parcel) -> Part:
     """What a worker of an executor does."""
-    model, data, grid, losses, *settings = parcel.arguments
-    return list(_joined(_parts(model, data, grid, losses, *settings, False), losses).values())
+    model, data, grid, losses, scores, finish, size, device = parcel.arguments
+    return list(_joined(_parts(model, data, grid, losses, scores, finish, size, device, False), losses).values())
 
 
 def _joined(parts: Iterator[Part], losses: Mapping[str, Loss]) -> dict[str, NDArray[Any]]:

@@ -1,0 +1,252 @@
+"""The engine against pruned copies: every kind of network that its tricks might get wrong."""
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+from torch.nn.functional import linear
+
+from confprune_edu import engine, evaluation, losses, models, pruning
+
+FINE = np.arange(0, 100) / 100  # a per cent of the weights a step: sparse updates
+COARSE = np.array([0.0, 0.3, 0.6, 0.9])  # too much changes: multiplied anew
+
+
+@pytest.fixture(autouse=True)
+def seeded():
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        yield
+
+
+def moved(pruned, full, target):
+    """A smooth loss in [0, 1], so that any difference of two networks shows."""
+    return torch.tanh((pruned - full).flatten(1).double().abs().mean(1))
+
+
+def by_copies(model, data, ratios):
+    """The same from pruned copies, in one batch, by definition."""
+    model = pruning.twin(model).eval()
+    with torch.no_grad():
+        full = model(data.clone())
+        return np.column_stack([moved(pruning.prune(model, r)(data.clone()), full, None) for r in ratios])
+
+
+class InPlace(nn.Sequential):
+    """Writes into the output of its first layer."""
+
+    def forward(self, x):
+        return self[2](self[0](x).relu_().mul_(2))
+
+
+class Twice(nn.Module):
+    """Calls its first layer twice, with different inputs."""
+
+    def __init__(self):
+        super().__init__()
+        self.layer, self.last = nn.Linear(20, 20), nn.Linear(20, 4)
+
+    def forward(self, x):
+        return self.last(self.layer(self.layer(x).relu() + x))
+
+
+class Functional(nn.Module):
+    """What enters the first layer that is *called* depends on weights that are pruned, too."""
+
+    def __init__(self):
+        super().__init__()
+        self.hidden, self.last = nn.Linear(20, 20), nn.Linear(20, 4)
+
+    def forward(self, x):
+        return self.last(linear(x, self.hidden.weight).relu())
+
+
+class Remembering(nn.Module):
+    """Adds what it saw in its last call, in a buffer and in an attribute."""
+
+    def __init__(self):
+        super().__init__()
+        self.last, self.calls = nn.Linear(20, 4), 0
+        self.register_buffer("seen", torch.zeros(4))
+
+    def forward(self, x):
+        self.calls += 1
+        out = self.last(x) + self.seen + self.calls
+        self.seen += out.mean(0)
+        return out
+
+
+class Viewing(nn.Module):
+    """Its `view` refuses outputs that are laid out channels last."""
+
+    def __init__(self):
+        super().__init__()
+        self.convolution, self.last = nn.Conv2d(3, 8, 3), nn.Linear(8 * 36, 4)
+
+    def forward(self, x):
+        return self.last(self.convolution(x).view(len(x), -1))
+
+
+class Attending(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.attention, self.last = nn.MultiheadAttention(20, 4, batch_first=True), nn.Linear(20, 4)
+
+    def forward(self, x):
+        x = x[:, None] + torch.arange(3)[:, None]
+        return self.last(self.attention(x, x, x)[0].mean(1))
+
+
+class Recurrent(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.recurrent, self.last = nn.LSTM(5, 9, 2, batch_first=True), nn.Linear(9, 4)
+
+    def forward(self, x):
+        return self.last(self.recurrent(x.view(-1, 4, 5))[0][:, -1])
+
+
+def tied():
+    model = nn.Sequential(nn.Linear(20, 20), nn.ReLU(), nn.Linear(20, 20), nn.Linear(20, 4))
+    model[2].weight = model[0].weight
+    return model
+
+
+def tied_by_data():
+    model = nn.Sequential(nn.Linear(20, 20), nn.ReLU(), nn.Linear(20, 20), nn.Linear(20, 4))
+    model[2].weight.data = model[0].weight.data
+    return model
+
+
+NETWORKS = {
+    "linear": lambda: nn.Linear(20, 4),
+    "no bias": lambda: nn.Sequential(nn.Linear(20, 30, bias=False), nn.Tanh(), nn.Linear(30, 4)),
+    "in place": lambda: InPlace(nn.Linear(20, 30), nn.Identity(), nn.Linear(30, 4)),
+    "twice": Twice,
+    "functional": Functional,
+    "attention": Attending,
+    "recurrent": Recurrent,
+    "tied": tied,
+    "tied by data": tied_by_data,
+    "normalised first": lambda: nn.Sequential(nn.BatchNorm1d(20), nn.Dropout(), nn.Linear(20, 30), nn.Linear(30, 4)),
+    "bilinear": lambda: nn.Sequential(nn.Linear(20, 12), nn.Unflatten(1, (3, 4)), nn.Conv1d(3, 5, 2), nn.Flatten()),
+}
+IMAGES = {
+    "convolution": lambda: nn.Sequential(nn.Conv2d(3, 8, 3), nn.ReLU(), nn.Conv2d(8, 4, 3)),
+    "view": Viewing,
+    "unet": lambda: models.UNet(widths=(4, 6, 8)),
+    "flattened first": lambda: nn.Sequential(nn.Flatten(), nn.Linear(192, 20), nn.ReLU(), nn.Linear(20, 4)),
+}
+
+
+@pytest.mark.parametrize("ratios", [FINE, COARSE, np.array([0.5])], ids=["fine", "coarse", "one"])
+@pytest.mark.parametrize("batch_size", [1, 16, 64])
+@pytest.mark.parametrize("name", NETWORKS)
+def test_tables_are_those_of_pruned_copies(name, batch_size, ratios, unchanged):
+    model, data = NETWORKS[name](), torch.randn(50, 20)
+    want = by_copies(model, data, ratios)
+    with unchanged(model):
+        got = evaluation.loss_table(model, data, ratios, moved, batch_size=batch_size)
+    np.testing.assert_allclose(got, want, atol=2e-6)
+    assert got[:, -1].mean() > 1e-3
+
+
+@pytest.mark.parametrize("name", IMAGES)
+def test_tables_of_images_are_those_of_pruned_copies(name, unchanged):
+    model, data = IMAGES[name](), torch.randn(10, 3, 8, 8)
+    with unchanged(model):
+        got = evaluation.loss_table(model, data, FINE[::10], moved, batch_size=4)
+    np.testing.assert_allclose(got, by_copies(model, data, FINE[::10]), atol=2e-6)
+    columns = evaluation.loss_columns(model, data, FINE[::10], moved, batch_size=4)
+    np.testing.assert_allclose(np.column_stack(list(columns)), got, atol=2e-6)
+
+
+def test_the_format_of_a_network_is_the_fast_one_where_it_can_be():
+    x = torch.randn(2, 3, 8, 8)
+    formats = {}
+    for name in ("convolution", "view", "flattened first"):
+        network = IMAGES[name]().eval()
+        engine.lay_out(network, x)
+        formats[name] = engine.memory_format(network)
+        assert engine.laid_out(x, network).is_contiguous(memory_format=formats[name])
+    assert formats == {
+        "convolution": torch.channels_last,
+        "view": torch.contiguous_format,
+        "flattened first": torch.contiguous_format,
+    }
+
+
+def test_wrong_inputs_are_still_told_by_the_network():
+    with pytest.raises(RuntimeError, match="channels"):
+        evaluation.loss_table(IMAGES["convolution"](), torch.randn(4, 5, 8, 8), [0.5], moved)
+
+
+def test_what_a_network_remembers_it_remembers_of_its_own_ratio():
+    model, data = Remembering(), torch.randn(40, 20)
+    got = evaluation.loss_table(model, data, COARSE, moved, batch_size=10)
+    want = np.column_stack(list(evaluation.loss_columns(model, data, COARSE, moved, batch_size=10)))
+    np.testing.assert_allclose(got, want, atol=2e-6)
+    assert model.calls == 0 and not model.seen.any()
+
+
+class Noisy(nn.Linear):
+    def forward(self, x):
+        return super().forward(x) + torch.randn(len(x), 4)
+
+
+def test_networks_that_draw_see_the_same_numbers_at_every_ratio_and_others_in_every_batch():
+    model, data = Noisy(20, 4), torch.ones(6, 20)
+    got = evaluation.loss_table(model, data, [0.0, 0.5], moved, batch_size=2)
+    assert (got[:, 0] == 0).all() and (got[:, 1] > 0).all()
+
+    def noise(pruned, full, target):
+        return torch.sigmoid(pruned[:, 0])
+
+    table = evaluation.loss_table(model, data, [0.0, 0.5], noise, batch_size=2)
+    assert len(set(table[:, 0])) == 6
+
+
+def test_a_first_layer_is_multiplied_only_now_and_then(monkeypatch):
+    calls = []
+    monkeypatch.setattr(engine.torch, "mm", lambda a, b: calls.append(1) or a.matmul(b))
+    model = nn.Sequential(nn.Linear(200, 30), nn.ReLU(), nn.Linear(30, 4))
+    evaluation.loss_table(model, torch.randn(20, 200), FINE, moved, batch_size=10)
+    assert len(calls) == 2 * -(-100 // engine.FRESH)  # two batches
+    calls.clear()
+    evaluation.loss_table(model, torch.randn(20, 200), COARSE, moved, batch_size=10)
+    assert len(calls) == 2 * 4
+
+
+@pytest.mark.parametrize(
+    ("layer", "inputs", "expected"),
+    [
+        (nn.Linear(3, 2), (torch.ones(4, 3),), True),
+        (nn.Linear(3, 2).double(), (torch.ones(4, 3).double(),), True),
+        (nn.Linear(3, 2), (torch.ones(4, 5, 3),), False),
+        (nn.Linear(3, 2).bfloat16(), (torch.ones(4, 3).bfloat16(),), False),
+        (type("Own", (nn.Linear,), {})(3, 2), (torch.ones(4, 3),), False),
+        (nn.Conv1d(3, 2, 1), (torch.ones(4, 3),), False),
+        (nn.Linear(3, 2), (), False),
+    ],
+)
+def test_only_plain_linear_layers_of_rows_are_updated(layer, inputs, expected):
+    assert engine._updatable(layer, inputs) is expected
+
+
+def test_errors_do_not_add_up():
+    model = nn.Sequential(nn.Linear(784, 300), nn.ReLU(), nn.Linear(300, 10))
+    data = torch.rand(50, 784)
+    got = evaluation.loss_table(model, data, FINE, moved)
+    want = by_copies(model.double(), data.double(), FINE)
+    assert abs(got - want).max() < 1e-6
+
+
+def test_a_0_1_loss_differs_only_at_ties(mlp, digits):
+    images, labels = (part[:1000] for part in digits)
+    table = evaluation.loss_table(mlp, (images, labels), FINE, losses.error)
+    for j in range(0, 100, 9):
+        with torch.no_grad():
+            logits = pruning.prune(mlp, FINE[j])(images)
+        top = logits.topk(2).values
+        other = table[:, j] != (logits.argmax(1) != labels).numpy()
+        assert ((top[:, 0] - top[:, 1]).numpy()[other] < 1e-5).all()
