@@ -40,11 +40,11 @@ class InPlace(nn.Sequential):
 
 
 class Erasing(nn.Sequential):
-    """Writes into the input of its first layer, after the layer has read it."""
+    """Writes into a part of its first layer's input, after the layer has read it."""
 
     def forward(self, x):
         hidden = self[0](x)
-        x.zero_()
+        x[engine.PROBE :].zero_()
         return self[1](hidden.relu())
 
 
