@@ -505,6 +505,14 @@ def lab(arguments):
     os.execv(command[0], command)
 
 
+def bench(arguments):
+    """`confprune bench`."""
+    from confprune_edu import benchmark
+
+    chart = [] if arguments.chart is None else ["--chart", arguments.chart]
+    return benchmark.main(["--quick"] * arguments.quick + chart)
+
+
 def positive(text):
     """An int of at least 1, for argparse."""
     if int(text) < 1:
@@ -529,6 +537,10 @@ def build_parser():
     add("--output-dir", type=Path, default=Path("executed"), help="folder of the executed copies (%(default)s)")
     add("--jobs", type=positive, default=1, metavar="N", help="notebooks run side by side (%(default)s)")
     add("--timeout", type=positive, default=600, metavar="S", help="seconds that one cell may take (%(default)s)")
+    measured = commands.add_parser("bench", help="how fast a loss table is here, against the usual ways")
+    measured.set_defaults(command=bench)
+    measured.add_argument("--quick", action="store_true", help="small sizes, one round: does it work?")
+    measured.add_argument("--chart", metavar="FILE", help="PNG file to draw the tables into")
     opened = commands.add_parser("lab", help="open JupyterLab on the notebooks")
     opened.set_defaults(command=lab)
     opened.add_argument("--port", type=int, help="port on 127.0.0.1; 0: any free one")

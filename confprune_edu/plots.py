@@ -1807,6 +1807,35 @@ def _dice(a: np.ndarray, b: np.ndarray) -> float:
     return float(2 * (a & b).sum() / (a.sum() + b.sum())) if (a | b).any() else 1.0
 
 
+# Benchmark
+
+
+@_styled
+def races(tables: Mapping[str, Mapping[str, float]]) -> Picture:
+    """Seconds by way, a panel a table, as multiples of the table's first way, on a logarithmic axis.
+
+    >>> races({"table": {"bound": 0.5, "usual": 2.0}}).alt
+    'Times as multiples of the first way. Table: bound 1 x, usual 4 x.'
+    """
+    rows = [len(ways) for ways in tables.values()]
+    picture = Picture(figsize=(7, 0.6 * len(rows) + 0.3 * sum(rows)), layout="constrained")
+    axes = np.atleast_1d(picture.subplots(len(rows), 1, height_ratios=[1 + count for count in rows]))
+    notes = []
+    for ax, (title, ways) in zip(axes, tables.items(), strict=True):
+        multiples = np.array(list(ways.values())) / next(iter(ways.values()))
+        ax.barh(range(len(ways)), multiples, color=[GREY] + [BLUE] * (len(ways) - 1), height=0.6)
+        for row, multiple in enumerate(multiples):
+            ax.annotate(
+                f"{multiple:.2g} x", (multiple, row), (4, 0), textcoords="offset points", va="center", fontsize=9
+            )
+        ax.set(xscale="log", title=title, xlim=(min(multiples.min(), 1) / 2, multiples.max() * 2))
+        ax.set_yticks(range(len(ways)), list(ways))
+        ax.invert_yaxis()
+        told = ", ".join(f"{name} {multiple:.2g} x" for name, multiple in zip(ways, multiples, strict=True))
+        notes.append(f"{title[0].upper()}{title[1:]}: {told}")
+    return _tell(picture, f"Times as multiples of the first way. {'; '.join(notes)}.")
+
+
 def _pairs(ax: Axes, p: np.ndarray, mask: np.ndarray, share: np.ndarray, delta: float) -> None:
     """The heat map: p-values, grey where nothing is selected, and two outlines."""
     shade = np.log10(np.clip(p, SMALLEST, 1)).T

@@ -1,0 +1,211 @@
+"""How fast is `evaluation.loss_table`? Measured on your machine, against the usual ways and against the least possible.
+
+    confprune bench            or    python -m confprune_edu.benchmark [--quick] [--chart FILE.png]
+
+Each table is one run: all ways take turns, five rounds, and medians are compared. Absolute times differ from machine to
+machine; the ratios are what can be compared. The bound of the first table is the dense matrix products alone, by the
+fastest of the kernels that torch has for them.
+"""
+
+import argparse
+import copy
+import os
+import platform
+import statistics
+import time
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+from torch.nn.utils.prune import L1Unstructured, global_unstructured
+from torch.utils.data import DataLoader, TensorDataset
+
+from confprune_edu import data, evaluation, losses, models, plots, pruning, validation
+
+Ways = Mapping[str, Callable[[], Any]]
+
+
+@dataclass(frozen=True)
+class Race:
+    """Median seconds of some ways to do one thing, by name; the first is what the others are compared with."""
+
+    title: str
+    seconds: dict[str, float]
+
+    def __str__(self) -> str:
+        (first, unit), width = next(iter(self.seconds.items())), max(map(len, self.seconds))
+        lines = [f"{name:<{width}}  {s:>9.3f} s  {s / unit:>8.2f} x" for name, s in self.seconds.items()]
+        return "\n".join([self.title, f"{'':<{width}}  {'median':>11}  {'of ' + first:>10}", *lines])
+
+
+def race(title: str, ways: Ways, rounds: int = 5) -> Race:
+    """Let all ways take turns, `rounds` times, after a turn that does not count.
+
+    >>> list(race("nothing", {"a": lambda: None, "b": lambda: None}, rounds=2).seconds)
+    ['a', 'b']
+    """
+    taken: dict[str, list[float]] = {name: [] for name in ways}
+    for turn in range(rounds + 1):
+        for name, way in ways.items():
+            start = time.perf_counter()
+            way()
+            if turn:
+                taken[name].append(time.perf_counter() - start)
+    return Race(title, {name: statistics.median(times) for name, times in taken.items()})
+
+
+def usual_table(
+    model: nn.Module, batches: Callable[[], Iterable[Any]], ratios: Iterable[float], loss: evaluation.Loss
+) -> NDArray[Any]:
+    """The loss table as it is usually written: a copy a ratio, torch's global pruning, batch after batch."""
+    columns = []
+    with torch.inference_mode():
+        full = [model(x) for x, _ in batches()]
+    for ratio in ratios:
+        pruned = copy.deepcopy(model).eval()
+        layers = [(m, "weight") for m in pruned.modules() if isinstance(m, (nn.Linear, nn.Conv2d))]
+        global_unstructured(layers, L1Unstructured, amount=float(ratio))
+        with torch.inference_mode():
+            columns.append(torch.cat([loss(pruned(x), f, y) for (x, y), f in zip(batches(), full, strict=True)]))
+    return torch.stack(columns, dim=1).numpy()
+
+
+def mlp_ways(n: int, m: int) -> Ways:
+    """The digits and their network: the dense products, `loss_table` and three usual ways."""
+    model, digits = models.load("mnist-mlp"), tuple(part[:n] for part in data.mnist5k())
+    ratios, stored = np.arange(m) / m, TensorDataset(*digits)
+
+    def usual(batches: Callable[[], Iterable[Any]]) -> Callable[[], Any]:
+        return lambda: usual_table(model, batches, ratios, losses.error)
+
+    return {
+        "dense products": _dense_products(model, n, m),
+        "loss_table": lambda: evaluation.loss_table(model, digits, ratios, losses.error, progress=False),
+        "usual, one batch in memory": usual(lambda: [digits]),
+        "usual, DataLoader of 256": usual(lambda: DataLoader(stored, batch_size=256)),
+        "usual, DataLoader of 64": usual(lambda: DataLoader(stored, batch_size=64)),
+    }
+
+
+def _dense_products(model: nn.Module, n: int, m: int) -> Callable[[], None]:
+    """The products of all linear layers at all ratios, by the kernel that is the fastest here."""
+    weights = [w.detach() for w in pruning.prunable(model).values()]
+    inputs = [torch.rand(n, w.shape[1]) for w in weights]
+
+    def once(product: Callable[[Tensor, Tensor], Tensor]) -> None:
+        with torch.inference_mode():
+            for x, w in zip(inputs, weights, strict=True):
+                product(x, w)
+
+    kernels: list[Callable[[Tensor, Tensor], Tensor]] = [nn.functional.linear]
+    if torch.backends.mkldnn.is_available():
+        kernels.append(lambda x, w: nn.functional.linear(x.to_mkldnn(), w.to_mkldnn()).to_dense())
+    ways = {str(k): lambda kernel=kernel: once(kernel) for k, kernel in enumerate(kernels)}
+    found = race("kernels", ways, 3).seconds
+    fastest = kernels[int(min(found, key=lambda name: found[name]))]
+
+    def products() -> None:
+        for _ in range(m):
+            once(fastest)
+
+    return products
+
+
+def unet_ways(size: int, n: int, m: int) -> Ways:
+    """Drawn frames of this size and the UNet: its own dense passes, `loss_table` and the usual way."""
+    model, frames = models.load("polyp-unet"), data.phantom_polyps(n, seed=0, size=size)
+    pair, ratios = (frames.images, frames.masks), np.arange(m) / m
+    stored = TensorDataset(*pair)
+
+    def dense() -> None:
+        with torch.inference_mode():
+            for _ in range(m):
+                for x in frames.images.split(64):
+                    model(x)
+
+    return {
+        "dense passes, batches of 64": dense,
+        "loss_table": lambda: evaluation.loss_table(model, pair, ratios, losses.one_minus_dice, progress=False),
+        "usual, DataLoader of 64": lambda: usual_table(
+            model, lambda: DataLoader(stored, batch_size=64), ratios, losses.one_minus_dice
+        ),
+    }
+
+
+def splits_ways(trials: int) -> Ways:
+    """1,000 repeated splits, p-values and procedure included, against the one product that they need."""
+    table, ratios = data.mnist_losses()
+    drawn, floats = np.random.default_rng(0).random((trials, len(table))), table.astype(np.float64)
+    rule: dict[str, Any] = {"n_calibration": 3000, "alpha": 0.05, "delta": 0.1, "trials": trials}
+    return {
+        "one matrix product": lambda: drawn @ floats,
+        "repeated_splits": lambda: validation.repeated_splits(table, ratios, **rule),
+    }
+
+
+def growth_ways(n: int, m: int) -> Ways:
+    """`loss_table` with twice the examples, the ratios, the width."""
+    grid = np.arange(m) / m
+
+    def way(n: int, grid: NDArray[Any], width: int) -> Callable[[], Any]:
+        model = nn.Sequential(nn.Linear(784, width), nn.ReLU(), nn.Linear(width, 10))
+        inputs = torch.rand(n, 784)
+        return lambda: evaluation.loss_table(model, inputs, grid, losses.disagreement, progress=False)
+
+    return {
+        f"n = {n}, m = {m}, width 300": way(n, grid, 300),
+        "n doubled": way(2 * n, grid, 300),
+        "m doubled": way(n, np.arange(2 * m) / (2 * m), 300),
+        "width doubled": way(n, grid, 600),
+    }
+
+
+def machine() -> str:
+    """What the numbers were measured on, in words."""
+    return f"{platform.machine()}, {os.cpu_count()} cores, {torch.get_num_threads()} threads, torch {torch.__version__}"
+
+
+def run(quick: bool = False) -> list[Race]:
+    """All tables; `quick` takes sizes that only show that it works.
+
+    >>> [table.title.split(":")[0] for table in run(quick=True)]   # doctest: +SKIP
+    ['MLP', 'UNet', 'UNet', 'Splits', 'Growth']
+    """
+    if quick:
+        tables = [
+            ("MLP: quick", mlp_ways(200, 5)),
+            ("UNet: quick", unet_ways(32, 6, 2)),
+            ("Splits: quick", splits_ways(20)),
+        ]
+        return [race(title, ways, rounds=1) for title, ways in [*tables, ("Growth: quick", growth_ways(100, 5))]]
+    return [
+        race("MLP: 784-300-100-10, 5,000 digits, 100 ratios", mlp_ways(5000, 100)),
+        race("UNet: 64 x 64, 100 frames, 10 ratios", unet_ways(64, 100, 10)),
+        race("UNet: 128 x 128, 40 frames, 10 ratios", unet_ways(128, 40, 10)),
+        race("Splits: 1,000 of a table 5,000 x 100", splits_ways(1000)),
+        race("Growth: linear layers 784-width-10", growth_ways(2000, 50)),
+    ]
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Print the tables and, if asked for, draw them."""
+    parser = argparse.ArgumentParser(prog="confprune bench", description=main.__doc__)
+    parser.add_argument("--quick", action="store_true", help="small sizes, one round: does it work?")
+    parser.add_argument("--chart", type=Path, help="PNG file to draw the tables into")
+    options = parser.parse_args(arguments)
+    print(machine())
+    tables = run(options.quick)
+    for table in tables:
+        print(f"\n{table}")
+    if options.chart is not None:
+        options.chart.write_bytes(plots.races({table.title: table.seconds for table in tables}).png())
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
