@@ -1779,7 +1779,7 @@ def frame_and_certificate(
         _contour(left, np.asarray(mask), colour, line)
         handles.append(Line2D([], [], color="#999999" if colour == "white" else colour, linestyle=line, label=name))
     left.legend(handles=handles, loc="upper left", bbox_to_anchor=(0, 0), fontsize=8, ncols=2)
-    right = picture.add_axes((0.46, 0.16, 0.52, 0.74))
+    right = picture.add_axes((0.46, 0.16, 0.5, 0.74))
     x, mean, safe = result.ratios, result.loss_means, result.rejected
     for part, face, label in ((safe, BLUE, "certified"), (~safe, "white", "not certified")):
         right.plot(x[part], mean[part], "o", markersize=4, color=BLUE, markerfacecolor=face, label=label)
