@@ -13,7 +13,7 @@ import os
 import platform
 import statistics
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -170,26 +170,19 @@ def machine() -> str:
     return f"{platform.machine()}, {os.cpu_count()} cores, {torch.get_num_threads()} threads, torch {torch.__version__}"
 
 
-def run(quick: bool = False) -> list[Race]:
-    """All tables; `quick` takes sizes that only show that it works.
-
-    >>> [table.title.split(":")[0] for table in run(quick=True)]   # doctest: +SKIP
-    ['MLP', 'UNet', 'UNet', 'Splits', 'Growth']
-    """
+def run(quick: bool = False) -> Iterator[Race]:
+    """The tables one by one; `quick` takes sizes that only show that it works."""
     if quick:
-        tables = [
-            ("MLP: quick", mlp_ways(200, 5)),
-            ("UNet: quick", unet_ways(32, 6, 2)),
-            ("Splits: quick", splits_ways(20)),
-        ]
-        return [race(title, ways, rounds=1) for title, ways in [*tables, ("Growth: quick", growth_ways(100, 5))]]
-    return [
-        race("MLP: 784-300-100-10, 5,000 digits, 100 ratios", mlp_ways(5000, 100)),
-        race("UNet: 64 x 64, 100 frames, 10 ratios", unet_ways(64, 100, 10)),
-        race("UNet: 128 x 128, 40 frames, 10 ratios", unet_ways(128, 40, 10)),
-        race("Splits: 1,000 of a table 5,000 x 100", splits_ways(1000)),
-        race("Growth: linear layers 784-width-10", growth_ways(2000, 50)),
-    ]
+        yield race("MLP: quick", mlp_ways(200, 5), rounds=1)
+        yield race("UNet: quick", unet_ways(32, 6, 2), rounds=1)
+        yield race("Splits: quick", splits_ways(20), rounds=1)
+        yield race("Growth: quick", growth_ways(100, 5), rounds=1)
+        return
+    yield race("MLP: 784-300-100-10, 5,000 digits, 100 ratios", mlp_ways(5000, 100))
+    yield race("UNet: 64 x 64, 100 frames, 10 ratios", unet_ways(64, 100, 10))
+    yield race("UNet: 128 x 128, 40 frames, 10 ratios", unet_ways(128, 40, 10))
+    yield race("Splits: 1,000 of a table 5,000 x 100", splits_ways(1000))
+    yield race("Growth: linear layers 784-width-10", growth_ways(2000, 50))
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -199,9 +192,10 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--chart", type=Path, help="PNG file to draw the tables into")
     options = parser.parse_args(arguments)
     print(machine())
-    tables = run(options.quick)
-    for table in tables:
-        print(f"\n{table}")
+    tables = []
+    for table in run(options.quick):
+        print(f"\n{table}", flush=True)
+        tables.append(table)
     if options.chart is not None:
         options.chart.write_bytes(plots.races({table.title: table.seconds for table in tables}).png())
     return 0

@@ -266,7 +266,7 @@ def _by_batch(task: _Task, rank: Tensor) -> Iterator[Part]:
                 call, family = _begin(task, rank, x)
             inputs, targets = engine.laid_out(_to(x, task.device), task.full), _to(y, task.device)
             state, given = pruning.random_state(), _own(inputs)
-            known = call.of(given), targets
+            known = _told(call.of, given, task.full), targets
             family.see(call)
             rows, drawn, written = [], True, True
             for j, ratio in enumerate(task.grid):
@@ -313,7 +313,7 @@ def _by_ratio(task: _Task, copies: Iterator[nn.Module]) -> Iterator[list[NDArray
                 with pruning.same_random_state():
                     engine.lay_out(task.full, _to(x, task.device))
             inputs = engine.laid_out(_to(x, task.device), task.full)
-            known.append(((task.full(_own(inputs)), _to(y, task.device)), mark))
+            known.append(((_told(task.full, _own(inputs), task.full), _to(y, task.device)), mark))
     if not known:
         raise ValueError("data must hold at least one calibration example")
     with task.bar(len(task.grid)) as bar:
@@ -330,6 +330,18 @@ def _by_ratio(task: _Task, copies: Iterator[nn.Module]) -> Iterator[list[NDArray
                     parts.append(_values(task, candidate, _own(inputs), pair[0], ratio))
             bar.update()
             yield [np.concatenate(column) for column in zip(*parts, strict=True)]
+
+
+def _told(call: Callable[[Any], Any], inputs: Any, network: nn.Module) -> Any:
+    """`call(inputs)`; an error of torch then tells what the inputs were."""
+    try:
+        return call(inputs)
+    except RuntimeError as problem:
+        seen = ", ".join(f"{t.dtype} {tuple(t.shape)}" for t in tree_leaves(inputs) if isinstance(t, Tensor))
+        problem.add_note(
+            f"data: a batch of inputs is {seen}; the model's weights are {next(network.parameters()).dtype}"
+        )
+        raise
 
 
 def _values(task: _Task, candidate: nn.Module, inputs: Any, known: tuple[Any, Any], ratio: float) -> list[NDArray[Any]]:

@@ -583,3 +583,12 @@ def test_a_bad_value_names_the_table_that_holds_it():
     model = nn.Linear(2, 2)
     with pytest.raises(ValueError, match=r"doubt at ratio 0.5 must lie in \[0, 1\], got 1.5"):
         evaluation.loss_tables(model, torch.ones(3, 2), [0.5], {"other": losses.disagreement, "doubt": doubtful})
+
+
+@pytest.mark.parametrize("way", [evaluation.loss_table, lambda *args: list(evaluation.loss_columns(*args))])
+def test_an_error_of_torch_tells_what_the_inputs_were(way):
+    with pytest.raises(RuntimeError) as told:
+        way(nn.Linear(2, 2), torch.ones(3, 2).double(), [0.5], losses.disagreement)
+    assert told.value.__notes__ == [
+        "data: a batch of inputs is torch.float64 (3, 2); the model's weights are torch.float32"
+    ]
