@@ -100,12 +100,12 @@ def repeated_splits(
     _checks.columns(table, "losses", grid)
     size = _calibration_size(n_calibration, len(table))
     _checks.choice(p_value, "p_value", pvalues.METHODS)
-    rng = np.random.default_rng(seed)
-    parts = [
-        _split_some(*pvalues.rescale(table, alpha, low, high), size, delta, p_value, procedure, count, rng)
-        for count in _chunks(_checks.positive_int(trials, "trials"), 100)
-    ]
-    last, test_means = (np.concatenate(part) for part in zip(*parts, strict=True))
+    count = _checks.positive_int(trials, "trials")
+    x, level = pvalues.rescale(table, alpha, low, high)
+    sums, p = _split(x, level, size, p_value, count, np.random.default_rng(seed))
+    rejected = fwer.named(procedure)(p, delta)
+    last = np.where(rejected.any(axis=1), rejected.shape[1] - 1 - np.argmax(rejected[:, ::-1], axis=1), -1)
+    test_means = (pvalues.loss_sums(x)[last] - sums[np.arange(count), last]) / (len(x) - size)
     means = pvalues.loss_sums(table) / len(table)
     found = last >= 0
     return Splits(
@@ -225,33 +225,23 @@ def _drawn(law: Law, risks: Floats, n: int, rng: np.random.Generator) -> NDArray
     return losses
 
 
-def _split_some(
-    table: NDArray[Any],
-    alpha: float,
-    size: int,
-    delta: float,
-    p_value: str,
-    procedure: fwer.Procedure,
-    trials: int,
-    rng: np.random.Generator,
-) -> tuple[NDArray[np.int64], Floats]:
-    """Position of the largest certified ratio (-1: none) and the mean of the left-out losses there, (trials,) each."""
-    drawn = np.zeros((trials, len(table)), dtype=bool)
-    drawn[:, :size] = True
-    drawn = rng.permuted(drawn, axis=1)
-    sums = drawn.astype(np.float64) @ table.astype(np.float64)
-    if table.dtype.kind != "f" or (p_value == "binomial" and ((table == 0) | (table == 1)).all()):
-        sums = np.rint(sums).astype(np.int64)
-    if p_value in pvalues.FROM_SUM:
-        p = pvalues.FROM_SUM[p_value](sums, size, alpha)
-    else:
-        p = np.array(
-            [pvalues.FROM_LOSSES[p_value](table[rng.permutation(np.flatnonzero(rows))], alpha) for rows in drawn]
-        )
-    rejected = fwer.named(procedure)(p, delta)
-    last = np.where(rejected.any(axis=1), rejected.shape[1] - 1 - np.argmax(rejected[:, ::-1], axis=1), -1)
-    rest = pvalues.loss_sums(table)[last] - sums[np.arange(trials), last]
-    return last, rest / (len(table) - size)
+def _split(
+    table: NDArray[Any], alpha: float, size: int, p_value: str, trials: int, rng: np.random.Generator
+) -> tuple[NDArray[Any], Floats]:
+    """Sums of the losses and p-values, (trials, m) each, of random subsets of `size` rows."""
+    counts = table.dtype.kind != "f" or (p_value == "binomial" and bool(((table == 0) | (table == 1)).all()))
+    exact = np.float32 if counts and len(table) < 2**24 else np.float64  # counts below 2**24 are exact in float32
+    values: NDArray[Any] = table.astype(exact)
+    sums, p = [], []
+    for some in _chunks(trials, 100):
+        keys = rng.random((some, len(table)))  # the rows with the smallest keys are drawn
+        drawn = keys <= np.partition(keys, size - 1, axis=1)[:, size - 1, None]
+        sums.append(np.matmul(drawn.astype(exact), values))
+        if p_value not in pvalues.FROM_SUM:
+            p += [pvalues.FROM_LOSSES[p_value](table[rng.permutation(np.flatnonzero(rows))], alpha) for rows in drawn]
+    total = np.concatenate(sums)
+    total = np.rint(total).astype(np.int64) if counts else total
+    return total, pvalues.FROM_SUM[p_value](total, size, alpha) if p_value in pvalues.FROM_SUM else np.array(p)
 
 
 def _chunks(total: int, size: int) -> list[int]:

@@ -34,11 +34,13 @@ def population(kind="bool", rows=60):
     return draws ** [30, 6, 3, 0.1] if kind == "float" else (draws < [0.03, 0.1, 0.25, 0.9]).astype(kind)
 
 
-def subsets(rows, size, trials, rng):
-    """The subsets of `repeated_splits`: marks of the drawn examples, shuffled row by row, 100 splits at a time."""
+def subsets(n, size, trials, rng):
+    """The random subsets of `repeated_splits`, as bool masks, a hundred at a time."""
     for start in range(0, trials, 100):
-        drawn = np.tile(np.arange(rows) < size, (min(100, trials - start), 1))
-        yield rng.permuted(drawn, axis=1)
+        order = np.argsort(rng.random((min(100, trials - start), n)), axis=1)
+        drawn = np.zeros(order.shape, dtype=bool)
+        np.put_along_axis(drawn, order[:, :size], True, axis=1)
+        yield drawn
 
 
 @pytest.mark.parametrize(
@@ -65,6 +67,17 @@ def test_splits_are_a_loop_of_calibrations(kind, p_value, procedure):
             want.append((np.nan if ratio is None else ratio, column.mean(), column[~drawn].mean()))
     np.testing.assert_allclose(np.column_stack([got.ratio, got.risk, got.test_risk]), want, rtol=1e-9)
     assert not np.isnan(got.ratio).all()
+
+
+def test_every_row_is_drawn_equally_often_and_every_subset_has_its_size():
+    table = np.eye(20)  # the sums of a subset are its mask
+    drawn, _ = validation._split(table, 0.5, 7, "tight", 4000, np.random.default_rng(0))
+    assert (drawn.sum(axis=1) == 7).all() and set(np.unique(drawn)) == {0, 1}
+    assert len(np.unique(drawn, axis=0)) > 3500  # of 77,520
+    together = drawn.T @ drawn / 4000
+    off = together[~np.eye(20, dtype=bool)]
+    assert abs(np.diag(together) - 7 / 20).max() < 5 * np.sqrt(0.35 * 0.65 / 4000)
+    assert abs(off - 7 * 6 / (20 * 19)).max() < 5 * np.sqrt(0.11 * 0.89 / 4000)
 
 
 def test_a_table_whose_every_split_is_known():
