@@ -3,7 +3,7 @@
 A batch stays in the processor's cache while every ratio sees it. Weights are not copied but set to zero in place, each
 ratio adding the few that it prunes more than the last. A network that begins with a linear layer does not multiply its
 inputs again for each ratio: the layer's output is updated by the sparse difference. All of it is checked against
-pruned copies, and measured by `python -m confprune_edu.benchmark`.
+pruned copies, which it equals up to rounding, and measured by `python -m confprune_edu.benchmark`.
 """
 
 import copy
