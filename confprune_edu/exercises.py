@@ -951,6 +951,7 @@ def _mask_loss_solution(found, truth):
 
 OVERLAP_CASES: dict[Any, str] = {
     ((1, 1, 0, 0), (1, 0, 0, 0)): "1 - 2 * overlap / (area of one + area of the other)",
+    ((0, 1, 1, 0), (0, 0, 1, 1)): "the overlap is one pixel, the areas are two and two: 1 - 2 / 4",
     ((0, 0, 0, 0), (0, 0, 0, 0)): "two empty masks agree perfectly: the loss is 0, not 0 / 0",
     ((0, 1, 0, 0), (0, 0, 0, 0)): "a false alarm on an empty frame is a total failure: the loss is 1",
     ((0, 0, 0, 0), (1, 1, 0, 0)): "nothing found of a polyp is a total failure: the loss is 1",
@@ -996,7 +997,12 @@ def _video_means_solution(losses, videos):
 
 
 VIDEO_CASES: list[tuple[Any, Any, str]] = [
-    (((0.0, 0.2), (0.4, 0.6), (1.0, 1.0)), (7, 7, 9), "the mean over the frames of each video, column by column"),
+    (
+        ((0.0, 0.2), (0.4, 0.6), (1.0, 1.0)),
+        (7, 7, 9),
+        "a row a video: the mean over the frames of each video, column by column",
+    ),
+    (((0.0,), (0.0,), (0.9,), (0.5,)), (4, 4, 4, 6), "the sum over the frames of a video, divided by their number"),
     (((0.0,), (1.0,), (0.5,)), (1, 2, 1), "the frames of a video need not stand side by side"),
     (((0.3,), (0.9,)), (5, 2), "in the order of the sorted labels, not of their first frames"),
     (((0.2, 0.4),), (3,), "one video of one frame is a table (1, m)"),
@@ -1013,10 +1019,6 @@ def video_means(answer: Callable[..., Any]) -> None:
     for losses, videos, misconception in VIDEO_CASES:
         table, labels = np.array(losses), np.array(videos)
         want, got = _video_means_solution(table, labels), answer(table.copy(), labels.copy())
-        assert np.shape(got) == want.shape, (
-            f"losses {table.tolist()}, videos {list(videos)}: return an array of shape {want.shape}, a row a video; "
-            f"got shape {np.shape(got)} ({misconception})"
-        )
         assert _near(got, want), (
             f"losses {table.tolist()}, videos {list(videos)}: want {_shown(want)}, got {_shown(got)} ({misconception})"
         )
@@ -1038,6 +1040,8 @@ HOSPITAL_CASES: dict[Any, str] = {
     ((0.60, 0.01), (0.70, 0.01)): "a ratio after the first failure is not certified",
     ((0.10, 0.30), (0.10, 0.30)): "p equal to delta is still a rejection",
     ((0.04, 0.12, 0.03),): "one hospital is a fixed sequence",
+    ((0.01, 0.01), (0.01, 0.02), (0.01, 0.50)): "there may be more than two hospitals: each has its say",
+    ((0.01, 0.01), (0.01, 0.50), (0.01, 0.02)): "there may be more than two hospitals: each has its say",
 }
 
 
@@ -1049,8 +1053,9 @@ HOSPITAL_CASES: dict[Any, str] = {
 )
 def every_hospital(answer: Callable[..., Any], delta: float = 0.1) -> None:
     """Check `answer(p_values, delta)` for p-values (c, m), which returns a bool mask (m,)."""
-    for table, misconception in HOSPITAL_CASES.items():
-        p = np.array(table)
-        want = _every_hospital_solution(p, delta).tolist()
-        got = _as_mask(answer(p.copy(), delta), p.shape[1])
-        assert got == want, f"p = {p.tolist()}, delta = {delta}: want {want}, got {got} ({misconception})"
+    given = [(np.array(table), delta, misconception) for table, misconception in HOSPITAL_CASES.items()]
+    given += [(p / 2, delta / 2, "compare with the delta that is given") for p, *_ in given]
+    for p, budget, misconception in given:
+        want = _every_hospital_solution(p, budget).tolist()
+        got = _as_mask(answer(p.copy(), budget), p.shape[1])
+        assert got == want, f"p = {p.tolist()}, delta = {budget}: want {want}, got {got} ({misconception})"

@@ -1777,7 +1777,8 @@ def frame_and_certificate(
     looks: list[Any] = [("white", "-"), (COLOURS[6], ":"), (COLOURS[4], "--")]
     for (name, mask), (colour, line) in zip(masks.items(), looks, strict=False):
         _contour(left, np.asarray(mask), colour, line)
-        handles.append(Line2D([], [], color="#999999" if colour == "white" else colour, linestyle=line, label=name))
+        label, shown = (f"{name} (white)", "#999999") if colour == "white" else (name, colour)
+        handles.append(Line2D([], [], color=shown, linestyle=line, label=label))
     left.legend(handles=handles, loc="upper left", bbox_to_anchor=(0, 0), fontsize=8, ncols=2)
     right = picture.add_axes((0.46, 0.16, 0.5, 0.74))
     x, mean, safe = result.ratios, result.loss_means, result.rejected

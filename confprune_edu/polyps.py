@@ -50,6 +50,12 @@ class PolypFrames:
         File names.
     videos : tuple of str, length N
         What the groups are called, "C1/176OLCV1" say: one name a number.
+
+    >>> from confprune_edu.data import phantom_polyps
+    >>> frames = phantom_polyps(6, seed=0, size=32, centres=[3, 6])
+    >>> of_c6 = frames[frames.centre == 6]
+    >>> len(of_c6), of_c6.centre.tolist(), tuple(of_c6.masks.shape)
+    (3, [6, 6, 6], (3, 1, 32, 32))
     """
 
     images: Tensor

@@ -238,23 +238,21 @@ def polyp_explorer(
 ) -> None:
     """What the shipped UNet, pruned, finds on a frame, beside the certificate from its recorded losses.
 
-    One loss a video of the centres C1 to C5, in the random order of `seed`, see `plots.frame_and_certificate`. Networks
-    and certificates are kept, so that only what a control changes is computed again.
+    One loss a video of the centres C1 to C5, in the random order of `seed`, see `plots.frame_and_certificate`; `ratio`
+    stands for the nearest recorded one. Weights are sorted once; masks and certificates are kept, so that only what a
+    control changes is computed again.
     """
     import torch
 
-    from confprune_edu import models, pruning
+    from confprune_edu import engine, models, pruning
 
     model, ratios = models.load("polyp-unet"), data.polyp_losses(loss).ratios
-
-    @functools.lru_cache(maxsize=8)  # a network is 4.5 MB
-    def network(ratio: float) -> Any:
-        return pruning.prune(model, ratio)
+    family = engine.Family(model, ratios, pruning.global_rank(model, None))
 
     @functools.cache
-    def found(i: int, ratio: float) -> Any:
+    def found(i: int, j: int) -> Any:
         with torch.inference_mode():
-            return (network(ratio)(frames.images[[i]]) > 0)[0, 0].numpy()
+            return (family.at(j)(frames.images[[i]]) > 0)[0, 0].numpy()
 
     @functools.cache
     def certified(loss: str, alpha: float) -> calibration.Calibration:
@@ -265,9 +263,9 @@ def polyp_explorer(
         return calibration.calibrate_losses(videos[order], ratios, alpha=alpha, delta=delta, p_value=p_value)
 
     def draw(frame: str, ratio: float, loss: str, alpha: float) -> Any:
-        i = int(frame.split()[0])
-        masks = {"truth": frames.masks[i, 0].numpy(), "full network": found(i, 0.0), "pruned network": found(i, ratio)}
-        return plots.frame_and_certificate(frames.images[i], masks, certified(loss, alpha), ratio)
+        i, j = int(frame.split()[0]), int(np.argmin(abs(ratios - ratio)))
+        masks = {"truth": frames.masks[i, 0].numpy(), "full network": found(i, 0), "pruned network": found(i, j)}
+        return plots.frame_and_certificate(frames.images[i], masks, certified(loss, alpha), float(ratios[j]))
 
     explore(
         draw,

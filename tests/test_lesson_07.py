@@ -40,6 +40,21 @@ def iou_loss(found, truth):
     return 1 - (found & truth).sum() / (found | truth).sum() if (found | truth).any() else 0.0
 
 
+def share_of(area):  # of the overlap in one of the two masks
+    def answer(found, truth):
+        if not found.any() or not truth.any():
+            return float((found | truth).any())
+        return 1 - (found & truth).sum() / area(found.sum(), truth.sum())
+
+    return answer
+
+
+def by_video(summary):
+    return lambda losses, videos: np.stack(
+        [np.atleast_1d(summary(losses[videos == v], axis=0)) for v in np.unique(videos)]
+    )
+
+
 def by_add_at(losses, videos):
     labels, at = np.unique(videos, return_inverse=True)
     total = np.zeros((len(labels), losses.shape[1]))
@@ -76,17 +91,29 @@ WRONG = [
     ("mask_loss", dice_or(empty=1.0), "two empty masks agree"),
     ("mask_loss", dice_or(one_empty=0.0), "do not agree at all"),
     ("mask_loss", dice_or(empty=np.nan), "two empty masks agree"),
+    ("mask_loss", share_of(max), "area of the other"),
+    ("mask_loss", share_of(min), "area of the other"),
     ("video_means", in_order_of_appearance, "sorted labels"),
     ("video_means", neighbours_only, "side by side"),
     ("video_means", lambda x, v: np.repeat(x.mean(axis=0)[None], len(set(v)), axis=0), "each video"),
     ("video_means", lambda x, v: by_add_at(x, v)[0], "a row a video"),
     ("video_means", lambda x, v: by_add_at(x, v) * np.bincount(v)[np.unique(v)][:, None], "each video"),
+    ("video_means", by_video(np.median), "divided by their number"),
+    ("video_means", by_video(lambda x, axis: (x.min(axis) + x.max(axis)) / 2), "divided by their number"),
+    ("video_means", by_video(lambda x, axis: x.sum(axis) / min(len(x), 2)), "divided by their number"),
+    ("video_means", by_video(lambda x, axis: x.mean()), "a row a video"),
+    ("video_means", lambda x, v: {video: x[v == video].mean(axis=0) for video in v}, "a row a video"),
+    ("video_means", lambda x, v: [[0.5], [0.5, 0.6]], "a row a video"),
     ("every_hospital", lambda p, delta: walked(p.max(axis=0), delta / len(p)), "need not be shared"),
     ("every_hospital", lambda p, delta: walked(p.min(axis=0), delta), "without evidence"),
     ("every_hospital", lambda p, delta: walked(p.mean(axis=0), delta), "without evidence|first failure"),
     ("every_hospital", lambda p, delta: p.max(axis=0) <= delta, "stops there|first failure"),
     ("every_hospital", lambda p, delta: walked(p[0], delta), "without evidence|first failure"),
     ("every_hospital", lambda p, delta: np.logical_and.accumulate(p.max(axis=0) < delta), "equal to delta"),
+    ("every_hospital", lambda p, delta: walked(p[:2].max(axis=0), delta), "more than two hospitals"),
+    ("every_hospital", lambda p, delta: walked(p[[0, -1]].max(axis=0), delta), "more than two hospitals"),
+    ("every_hospital", lambda p, delta: walked(p.max(axis=0), 0.1), "delta that is given"),
+    ("every_hospital", lambda p, delta: walked(p.prod(axis=0), delta ** len(p)), "without evidence"),
 ]
 
 
@@ -190,6 +217,51 @@ def test_every_control_of_the_explorer_changes_the_picture(frames, monkeypatch):
     changes = [{"frame": "1 of C2"}, {"ratio": 0.7}, {"loss": "dice_degradation"}, {"alpha": 0.3}]
     alts = [kept["draw"](**values | change).alt for change in [{}, *changes]]
     assert len(set(alts)) == 5
+
+
+def test_the_explorer_shows_the_network_of_each_ratio_in_whatever_order_they_are_visited(frames, monkeypatch):
+    kept, shown = {}, []
+    monkeypatch.setattr(widgets, "explore", lambda draw, **controls: kept.update(draw=draw))
+    monkeypatch.setattr(plots, "frame_and_certificate", lambda _, masks, __, ratio: shown.append((masks, ratio)))
+    widgets.polyp_explorer(frames)
+    for asked in (0.6, 0.3, 0.0, 0.7, 0.511, 0.3):
+        kept["draw"](frame="3 of C4", ratio=asked, loss="dice_degradation", alpha=0.1)
+    assert [ratio for _, ratio in shown] == pytest.approx([0.6, 0.3, 0, 0.7, 0.52, 0.3])  # the nearest recorded one
+    model = models.load("polyp-unet")
+    with torch.inference_mode():
+        for masks, ratio in shown:
+            for name, share in (("full network", 0.0), ("pruned network", ratio)):
+                assert (masks[name] == (pruning.prune(model, share)(frames.images[[3]]) > 0)[0, 0].numpy()).all()
+    found = [masks["pruned network"].sum() for masks, _ in shown]
+    assert len(set(found)) > 2 and (shown[2][0]["pruned network"] == shown[2][0]["full network"]).all()
+
+
+def test_the_explorer_computes_only_what_a_control_changes(frames, monkeypatch):
+    kept, calls = {}, []
+
+    def counted(module, name):
+        original = getattr(module, name)
+        monkeypatch.setattr(module, name, lambda *args, **kwargs: calls.append(name) or original(*args, **kwargs))
+
+    counted(models.UNet, "forward")
+    counted(pruning, "global_rank")
+    counted(calibration, "calibrate_losses")
+    monkeypatch.setattr(widgets, "explore", lambda draw, **controls: kept.update(draw=draw))
+    widgets.polyp_explorer(frames)
+    assert calls == ["global_rank"]  # sorted once, and nothing else before it is asked for
+    values = {"frame": "0 of C1", "ratio": 0.4, "loss": "dice_degradation", "alpha": 0.1}
+    fresh = [
+        ({}, ["forward", "forward", "calibrate_losses"]),
+        ({"ratio": 0.5}, ["forward"]),
+        ({"alpha": 0.2}, ["calibrate_losses"]),
+        ({"loss": "one_minus_iou"}, ["calibrate_losses"]),
+        ({"frame": "1 of C2"}, ["forward", "forward"]),
+        ({}, []),
+    ]
+    for change, want in fresh:
+        calls.clear()
+        kept["draw"](**values | change)
+        assert calls == want, change
 
 
 # Claims of the lesson
