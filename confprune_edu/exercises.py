@@ -1000,7 +1000,7 @@ VIDEO_CASES: list[tuple[Any, Any, str]] = [
     (
         ((0.0, 0.2), (0.4, 0.6), (1.0, 1.0)),
         (7, 7, 9),
-        "a row a video: the mean over the frames of each video, column by column",
+        "a row a video: for each video the mean over its frames, by column",
     ),
     (((0.0,), (0.0,), (0.9,), (0.5,)), (4, 4, 4, 6), "the sum over the frames of a video, divided by their number"),
     (((0.0,), (1.0,), (0.5,)), (1, 2, 1), "the frames of a video need not stand side by side"),
