@@ -3,14 +3,16 @@
 nbval runs each of them at its default parameters and checks the outputs of the cells tagged nbval-check-output.
 """
 
+import os
 import re
+import shutil
 from pathlib import Path
 
 import nbformat
 import papermill
 import pytest
 
-from confprune_edu import course
+from confprune_edu import course, polyps
 
 FOLDER = Path(__file__).parents[1] / "notebooks"
 NOTEBOOKS = sorted(FOLDER.glob("*.ipynb"))
@@ -104,6 +106,23 @@ def test_mnist_on_the_full_test_set(real_mnist, tmp_path):
     data.mnist(real_mnist, train=False)  # unpacks the files
     outcome = run("05_mnist", {"data_root": str(real_mnist)}, tmp_path)
     assert "certified" in outcome.headline
+
+
+def test_polypgen_on_a_part_of_the_real_frames(tmp_path, monkeypatch):
+    if "CONFPRUNE_DATA" not in os.environ:
+        pytest.skip("needs the environment variable CONFPRUNE_DATA: a folder that contains polypgen_256/")
+    pairs, _ = polyps._pairs(*polyps._centre_folders(Path(os.environ["CONFPRUNE_DATA"], "polypgen_256"), None))
+    for centre, *files in pairs[::25]:
+        for kind, file in zip(("images", "masks"), files, strict=True):
+            folder = tmp_path / "real" / f"data_C{centre}" / f"{kind}_C{centre}"
+            folder.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(file, folder / file.name)
+    monkeypatch.setenv("CONFPRUNE_CACHE", str(tmp_path / "cache"))
+    outcome = run("07_polypgen_unet", {"data_root": str(tmp_path / "real"), "n_frames": 6, "trials": 20}, tmp_path)
+    assert "certified" in outcome.headline
+    found = re.findall(r"(\d+) losses, mean difference ([\d.]+)", (tmp_path / "07_polypgen_unet.ipynb").read_text())
+    assert len(found) == 2
+    assert all(int(count) >= 50 and float(difference) < 1e-3 for count, difference in found)  # recorded and live agree
 
 
 @pytest.mark.parametrize("name", NAMES)
