@@ -6,7 +6,9 @@ inputs again for each ratio: the layer's output is updated by the sparse differe
 pruned copies, which it equals up to rounding, and measured by `python -m confprune_edu.benchmark`.
 """
 
+import contextlib
 import copy
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -23,6 +25,10 @@ SPARSE = 1 / 16  # share of a layer's weights up to which adding a difference be
 PROBE = 8  # examples whose inputs are compared before an updated output is used
 
 
+class Restless(Exception):
+    """A network writes into its own weights: it cannot share them with others."""
+
+
 class Family:
     """Networks pruned to the ratios of a grid, in eval mode, that share one set of weights.
 
@@ -35,11 +41,20 @@ class Family:
         self.weights = [own.get_parameter(name) for name in pruning.prunable(model)]
         self.dense = [weight.detach().clone() for weight in self.weights]
         self.steps = _steps(rank, grid, [weight.numel() for weight in self.weights])
-        parameters = {id(parameter): parameter for parameter in own.parameters()}
+        self.parameters = list(own.parameters())
+        parameters = {id(parameter): parameter for parameter in self.parameters}
         self.networks = [copy.deepcopy(own, dict(parameters)) for _ in grid]
         self.reached = -1
         self.first: FirstLayer | None = None
         self.begins = ""
+
+    @contextlib.contextmanager
+    def watched(self) -> Iterator[None]:
+        """Raise `Restless` if the block changes a weight that the networks share."""
+        before = [parameter.detach().clone() for parameter in self.parameters]
+        yield
+        if not all(map(torch.equal, self.parameters, before)):
+            raise Restless
 
     def see(self, call: "FirstCall") -> None:
         """Begin with a batch on which the full network has been called."""
@@ -182,6 +197,7 @@ def _updatable(layer: nn.Module, inputs: Any) -> bool:
         and inputs[0].ndim == 2
         and inputs[0].device.type == "cpu"
         and inputs[0].dtype == layer.weight.dtype
+        and not torch.is_autocast_enabled("cpu")
         and layer.weight.dtype in (torch.float32, torch.float64)
     )
 

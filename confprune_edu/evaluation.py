@@ -4,6 +4,8 @@ The networks run in eval mode under `torch.inference_mode()`, as copies: the mod
 the global random state are what they were, also after an exception or an interrupt.
 """
 
+import contextlib
+import functools
 import pickle
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Executor
@@ -221,11 +223,24 @@ def _parts(
             leave=False,
             disable=not progress,
         )
-    if finish is not None:
-        columns = zip(*_columns(model, data, grid, losses, scores, finish, batch_size, device, progress), strict=True)
-        return iter([[np.column_stack(table) for table in columns]])
     rank = pruning.global_rank(model, scores)
-    return _by_batch(_task(model, data, grid, losses, batch_size, device, progress), rank)
+    task = _task(model, data, grid, losses, batch_size, device, progress)
+    copies = functools.partial(pruning.family, model, grid, scores, finish)
+    if finish is not None or pruning.fingerprint(task.full) != pruning.fingerprint(model):  # changed by `eval()`
+        return _stacked(_by_ratio(task, copies()))
+    return _shared_or_not(task, rank, copies)
+
+
+def _shared_or_not(task: _Task, rank: Tensor, copies: Callable[[], Iterator[nn.Module]]) -> Iterator[Part]:
+    """`_by_batch`, or a copy a ratio where a network turns out to write into its own weights."""
+    try:
+        yield from _by_batch(task, rank)
+    except engine.Restless:  # found out on the first batch, before anything was given
+        yield from _stacked(_by_ratio(task, copies()))
+
+
+def _stacked(columns: Iterator[Part]) -> Iterator[Part]:
+    yield [np.column_stack(table) for table in zip(*columns, strict=True)]
 
 
 def _piece(parcel: shards.Parcel) -> Part:
@@ -262,6 +277,7 @@ def _by_batch(task: _Task, rank: Tensor) -> Iterator[Part]:
     family = None
     with task.bar(None) as bar, pruning.same_random_state(*task.generators), torch.inference_mode():
         for x, y, _ in task.batches():
+            first = family is None
             if family is None:
                 call, family = _begin(task, rank, x)
             inputs, targets = engine.laid_out(_to(x, task.device), task.full), _to(y, task.device)
@@ -274,7 +290,9 @@ def _by_batch(task: _Task, rank: Tensor) -> Iterator[Part]:
                     pruning.set_random_state(state)
                 if written:  # and see the same inputs
                     given = _own(inputs)
-                rows.append(_values(task, family.at(j), given, known, ratio))
+                network = family.at(j)
+                with family.watched() if first else contextlib.nullcontext():
+                    rows.append(_values(task, network, given, known, ratio))
                 if j == 0:
                     drawn, written = _key(pruning.random_state()) != _key(state), not _equal(given, inputs)
                 bar.update()

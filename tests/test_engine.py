@@ -210,6 +210,50 @@ def test_what_a_network_remembers_it_remembers_of_its_own_ratio():
     assert model.calls == 0 and not model.seen.any()
 
 
+class Normalising(nn.Module):
+    """Rescales its own weights in place; those of the full network need no rescaling."""
+
+    def __init__(self):
+        super().__init__()
+        self.layer = nn.Linear(20, 4)
+        self.size = self.layer.weight.data.abs().sum().item()
+
+    def forward(self, x):
+        self.layer.weight.data *= self.size / self.layer.weight.data.abs().sum()
+        return self.layer(x)
+
+
+class Merging(nn.Linear):
+    """Changes when it goes to eval mode."""
+
+    def train(self, mode=True):
+        if self.training and not mode:
+            self.bias.data += self.weight.data.sum(dim=1)
+        return super().train(mode)
+
+
+@pytest.mark.parametrize("make", [Normalising, lambda: Merging(20, 4)])
+def test_networks_that_change_their_own_weights_get_a_copy_a_ratio(make, unchanged):
+    model, data = make(), torch.randn(30, 20)
+    with unchanged(model):
+        table = evaluation.loss_table(model, data, COARSE, moved, batch_size=10)
+        columns = list(evaluation.loss_columns(model, data, COARSE, moved, batch_size=10))
+    np.testing.assert_allclose(table, np.column_stack(columns), atol=2e-6)
+    with torch.no_grad():
+        full = pruning.twin(model).eval()(data)
+        want = [moved(pruning.prune(model, r).eval()(data), full, None) for r in COARSE]
+    np.testing.assert_allclose(table, np.column_stack(want), atol=2e-6)
+    assert table[:, -1].mean() > 1e-3
+
+
+def test_autocast_is_respected():
+    model, data = nn.Sequential(nn.Linear(20, 30), nn.ReLU(), nn.Linear(30, 4)), torch.randn(30, 20)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        table = evaluation.loss_table(model, data, FINE[::9], moved)
+        columns = list(evaluation.loss_columns(model, data, FINE[::9], moved))
+    np.testing.assert_array_equal(table, np.column_stack(columns))
+
+
 class Noisy(nn.Linear):
     def forward(self, x):
         return super().forward(x) + torch.randn(len(x), 4)
