@@ -1837,6 +1837,9 @@ def races(tables: Mapping[str, Mapping[str, float]]) -> Picture:
     return _tell(picture, f"Times as multiples of the first way. {'; '.join(notes)}.")
 
 
+# Helpers of lesson 06
+
+
 def _pairs(ax: Axes, p: np.ndarray, mask: np.ndarray, share: np.ndarray, delta: float) -> None:
     """The heat map: p-values, grey where nothing is selected, and two outlines."""
     shade = np.log10(np.clip(p, SMALLEST, 1)).T
