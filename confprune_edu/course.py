@@ -3,12 +3,15 @@
     confprune list
     confprune run 05 -p alpha 0.05
     confprune lab
+    confprune html --out site
+    confprune doctor
 
 Nothing imports this module. It imports papermill where notebooks are read, so that `confprune --help` answers at once.
 """
 
 import argparse
 import asyncio
+import importlib.util
 import logging
 import os
 import re
@@ -491,15 +494,19 @@ def make_output_dir(output_dir, folder):
     try:
         output_dir.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise Refused(f"--output-dir {output_dir} cannot be made: {error.strerror}") from error
+        raise Refused(f"{output_dir} cannot be made: {error.strerror}") from error
     if output_dir.samefile(folder):
-        raise Refused(f"--output-dir {output_dir} is the notebooks' own folder; choose another")
+        raise Refused(f"{output_dir} is the notebooks' own folder; choose another")
     return output_dir
 
 
 def lab(arguments):
-    """`confprune lab`: become JupyterLab, so that Ctrl-C and signals reach it directly."""
-    command = lab_command(notebooks_folder(), arguments.port, arguments.extra)
+    """`confprune lab`: become JupyterLab."""
+    return become(lab_command(notebooks_folder(), arguments.port, arguments.extra))
+
+
+def become(command):
+    """Replace this process by `command`, so that Ctrl-C and signals reach it directly."""
     if sys.platform == "win32":  # exec on Windows splits paths at their spaces and gives the prompt back at once
         return subprocess.call(command)
     os.execv(command[0], command)
@@ -511,6 +518,42 @@ def bench(arguments):
 
     chart = [] if arguments.chart is None else ["--chart", arguments.chart]
     return benchmark.main(["--quick"] * arguments.quick + chart)
+
+
+def doctor_command(arguments):
+    """`confprune doctor`: 1 if this machine is not ready."""
+    from confprune_edu import doctor
+
+    return int(doctor.examine() > 0)
+
+
+def html_command(arguments):
+    """`confprune html`: write the static site and say where it begins."""
+    from confprune_edu import site
+
+    folder = arguments.source or notebooks_folder()
+    if not course_notebooks(folder):
+        raise Refused(f"no notebook found in {folder}")
+    index, *pages = site.build(folder, make_output_dir(arguments.out, folder))
+    print(f"{len(pages)} pages; the course begins at {index}")
+    return 0
+
+
+def app_command(folder, port=None, extra=()):
+    """The command line that serves the calibration explorer alone, without code, on this machine only.
+
+    >>> app_command(Path("confprune_edu"), port=8866)[1:]
+    ['-m', 'voila', 'confprune_edu/app.ipynb', '--Voila.ip=127.0.0.1', '--port=8866']
+    """
+    command = [sys.executable, "-m", "voila", str(folder / "app.ipynb"), "--Voila.ip=127.0.0.1"]
+    return command + ([] if port is None else [f"--port={port}"]) + list(extra)
+
+
+def app(arguments):
+    """`confprune app`: become voila."""
+    if importlib.util.find_spec("voila") is None:
+        raise Refused('the dashboard needs voila: python -m pip install "voila>=0.5"')
+    return become(app_command(Path(__file__).resolve().parent, arguments.port, arguments.extra))
 
 
 def positive(text):
@@ -541,10 +584,18 @@ def build_parser():
     measured.set_defaults(command=bench)
     measured.add_argument("--quick", action="store_true", help="small sizes, one round: does it work?")
     measured.add_argument("--chart", metavar="FILE", help="PNG file to draw the tables into")
-    opened = commands.add_parser("lab", help="open JupyterLab on the notebooks")
-    opened.set_defaults(command=lab)
-    opened.add_argument("--port", type=int, help="port on 127.0.0.1; 0: any free one")
-    opened.add_argument("extra", nargs="*", metavar="-- OPTION", help="options handed on to JupyterLab")
+    doors = {"lab": (lab, "open JupyterLab on the notebooks"), "app": (app, "one explorer as a web page, with voila")}
+    for name, (command, what) in doors.items():
+        opened = commands.add_parser(name, help=what)
+        opened.set_defaults(command=command)
+        opened.add_argument("--port", type=int, help="port on 127.0.0.1; 0: any free one")
+        opened.add_argument("extra", nargs="*", metavar="-- OPTION", help="options handed on")
+    site = commands.add_parser("html", help="write the executed course as a static site, with slides")
+    site.set_defaults(command=html_command)
+    site.add_argument("--out", type=Path, default=Path("site"), metavar="DIR", help="folder of the site (%(default)s)")
+    site.add_argument("--source", type=Path, metavar="DIR", help="folder of executed notebooks; default: as shipped")
+    ready = commands.add_parser("doctor", help="is this machine ready for the course?")
+    ready.set_defaults(command=doctor_command)
     return parser
 
 

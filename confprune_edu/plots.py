@@ -8,6 +8,7 @@ import base64
 import functools
 import html
 import io
+import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from fractions import Fraction
 from typing import TYPE_CHECKING, Any
@@ -58,6 +59,10 @@ STYLE: dict[Any, Any] = {
 }
 
 
+# JupyterLab runs a widget's callback in another thread than the cells; matplotlib's settings and fonts are for one.
+ONE_AT_A_TIME = threading.RLock()
+
+
 class Picture(Figure):
     """A figure with alternative text: shown in a notebook as an image that a screen reader can read out."""
 
@@ -67,7 +72,8 @@ class Picture(Figure):
     def png(self) -> bytes:
         """The picture as the bytes of a PNG file with a palette of `colours`, a third of the size of full colour."""
         canvas = FigureCanvasAgg(self)
-        canvas.draw()
+        with ONE_AT_A_TIME:
+            canvas.draw()
         image = Image.fromarray(np.asarray(canvas.buffer_rgba())).convert("RGB")
         buffer = io.BytesIO()
         image.quantize(self.colours, method=Image.Quantize.MAXCOVERAGE, dither=Image.Dither.NONE).save(
@@ -84,7 +90,7 @@ class Picture(Figure):
 def _styled(draw: Callable[..., Picture]) -> Callable[..., Picture]:
     @functools.wraps(draw)
     def styled(*args: Any, **kwargs: Any) -> Picture:
-        with mpl.rc_context(STYLE):
+        with ONE_AT_A_TIME, mpl.rc_context(STYLE):
             return draw(*args, **kwargs)
 
     return styled

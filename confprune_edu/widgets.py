@@ -5,7 +5,9 @@ nbconvert) it draws once, at the defaults, as a plain output of the cell: the fi
 """
 
 import functools
+import math
 import os
+import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -16,14 +18,18 @@ from IPython.display import display
 
 from confprune_edu import calibration, data, fwer, grids, plots, pvalues, selective
 
-LAYOUT: dict[str, Any] = {"style": {"description_width": "20em"}, "layout": {"width": "42em"}}
+NAMED: dict[str, Any] = {"style": {"description_width": "20em"}, "layout": {"width": "36em"}}
+SLIDER: dict[str, Any] = {"readout": False, "layout": {"width": "16em"}}
+QUICK = 0.25  # seconds; a figure that is drawn sooner follows a slider while it is dragged
 
-
-Control = functools.partial  # a widget that is not made yet: without a reader none is
+# The widgets of one row, not made yet (without a reader none is): the first holds the value, the others follow it.
+Control = functools.partial[list[Any]]
 
 
 def explore(draw: Callable[..., Any], **controls: Control) -> None:
     """Show `draw(**values)` and, live, redraw it when a control moves.
+
+    An error of `draw` is shown in place of the figure, until a control moves again.
 
     Parameters
     ----------
@@ -37,73 +43,92 @@ def explore(draw: Callable[..., Any], **controls: Control) -> None:
     """
 
     def show(**values: Any) -> None:
-        display(draw(**values))
+        start = time.perf_counter()
+        display(draw(**values), exclude=["image/png"])  # the picture within the HTML is enough for a reader
+        for moved in sliders:
+            moved.continuous_update = time.perf_counter() - start < QUICK
 
     if not is_live():
-        show(**{name: control.keywords["value"] for name, control in controls.items()})
+        display(draw(**{name: control.keywords["value"] for name, control in controls.items()}))
         return
-    made = {name: control() for name, control in controls.items()}
-    display(ipywidgets.VBox([*made.values(), ipywidgets.interactive_output(show, made)]))
+    rows = {name: control() for name, control in controls.items()}
+    sliders = [slider for _, *twins in rows.values() for slider in twins]
+    figure = ipywidgets.interactive_output(show, {name: row[0] for name, row in rows.items()})
+    shown = ipywidgets.VBox([*(ipywidgets.HBox(row) for row in rows.values()), figure])
+    display(shown.add_class("confprune-explorer"))
 
 
 def is_live() -> bool:
     """Does a front end with a reader ask for this cell? CONFPRUNE_STATIC=1 or 0 in the environment decides before.
 
-    Front ends say which cell they run; papermill, nbval and nbconvert do not.
+    Front ends say which cell they run; papermill, nbval and nbconvert do not. Voila does not either, but has readers.
     """
     if (static := os.environ.get("CONFPRUNE_STATIC")) is not None:
         return static != "1"
+    if os.environ.get("SERVER_SOFTWARE", "").startswith("voila"):
+        return True
     kernel = getattr(get_ipython(), "kernel", None)
     return kernel is not None and bool(kernel.get_parent("shell").get("metadata"))
 
 
 def slider(label: str, value: float, low: float, high: float, step: float, digits: int = 2) -> Control:
-    """A slider for a number; redraws when it is let go, or at each press of an arrow key."""
-    return Control(
-        ipywidgets.FloatSlider,
-        value=value,
-        min=low,
-        max=high,
-        step=step,
-        description=label,
-        readout_format=f".{digits}f",
-        continuous_update=False,
-        **LAYOUT,
-    )
+    """A number from `low` to `high`: typed, or moved with a slider in steps of `step`, rounded to `digits` places."""
+    limits = {"value": value, "min": low, "max": high, "step": step}
+    moved = functools.partial(ipywidgets.FloatSlider, **limits)
+    return Control(_twins, ipywidgets.BoundedFloatText, moved, lambda x: round(x, digits), label=label, **limits)
 
 
 def log_slider(label: str, value: float, low: float, high: float) -> Control:
-    """A slider over powers of ten, from 10**low to 10**high, twenty steps a power."""
-    return Control(
-        ipywidgets.FloatLogSlider,
-        value=value,
-        min=low,
-        max=high,
-        step=0.05,
-        description=label,
-        readout_format=".3g",
-        continuous_update=False,
-        **LAYOUT,
-    )
+    """A number from 10**low to 10**high: typed, or moved with a slider, twenty steps a power of ten.
+
+    The slider gives three digits: what is shown is what is used. A `value` beyond the limits moves them.
+    """
+    low, high = min(low, math.floor(20 * math.log10(value)) / 20), max(high, math.ceil(20 * math.log10(value)) / 20)
+    moved = functools.partial(ipywidgets.FloatLogSlider, value=value, min=low, max=high, step=0.05)
+    limits = {"value": value, "min": 10**low, "max": 10**high, "step": 10**low}
+    return Control(_twins, ipywidgets.BoundedFloatText, moved, lambda x: float(f"{x:.3g}"), label=label, **limits)
 
 
 def integer(label: str, value: int, low: int, high: int, step: int = 1) -> Control:
-    """A slider for a whole number."""
-    return Control(
-        ipywidgets.IntSlider,
-        value=value,
-        min=low,
-        max=high,
-        step=step,
-        description=label,
-        continuous_update=False,
-        **LAYOUT,
-    )
+    """A whole number from `low` to `high`: typed, or moved with a slider in steps of `step`."""
+    limits = {"value": value, "min": low, "max": high, "step": step}
+    moved = functools.partial(ipywidgets.IntSlider, **limits)
+    return Control(_twins, ipywidgets.BoundedIntText, moved, int, label=label, **limits)
 
 
 def menu(label: str, options: Sequence[Any], value: Any = None) -> Control:
-    """A drop-down list; the first option is chosen unless `value` says another."""
-    return Control(ipywidgets.Dropdown, options=options, value=value or options[0], description=label, **LAYOUT)
+    """A drop-down list, and a slider through it; the first option is chosen unless `value` says another."""
+    value = options[0] if value is None else value
+    return Control(_choices, label=label, options=options, value=value)
+
+
+def _twins(number: Any, slider: Any, rounded: Callable[[Any], Any], *, label: str, **limits: Any) -> list[Any]:
+    """A number to type, which has its label as a name for screen readers, and a slider, which has none.
+
+    Each follows the other when they are more than half a step apart: the browser moves a slider to the nearest step,
+    which is no reason to change a number that was typed, and a slider is not pushed while it is dragged.
+    """
+    typed, moved = number(description=label, **limits, **NAMED), slider(**SLIDER)
+    position = math.log10 if isinstance(moved, ipywidgets.FloatLogSlider) else float
+
+    def link(source: Any, target: Any, rounded: Callable[[Any], Any]) -> None:
+        def follow(_: Any) -> None:
+            if abs(position(source.value) - position(target.value)) > 0.501 * moved.step:
+                target.value = rounded(source.value)
+
+        source.observe(follow, "value")
+
+    link(typed, moved, lambda value: value)
+    link(moved, typed, rounded)
+    return [typed, moved]
+
+
+def _choices(*, label: str, options: Sequence[Any], value: Any) -> list[Any]:
+    """A drop-down list, which has a name, and a slider: JupyterLab takes the list's arrow keys to go to other cells."""
+    chosen = ipywidgets.Dropdown(description=label, options=options, value=value, **NAMED)
+    moved = ipywidgets.SelectionSlider(options=options, value=value, **SLIDER)
+    ipywidgets.link((chosen, "index"), (moved, "index"))
+    return [chosen, moved]
 
 
 # Lesson 03

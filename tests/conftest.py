@@ -13,6 +13,15 @@ import pytest
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # tests and kernels run side by side: more threads would only wait
 
 
+def pytest_terminal_summary(terminalreporter):
+    """Print the times that tests/browser.py recorded: a benchmark, on which no test depends."""
+    reports = [report for kind in ("passed", "failed") for report in terminalreporter.stats.get(kind, [])]
+    kept = [value for report in reports for key, value in report.user_properties if key == "milliseconds"]
+    if times := sorted(time for times in kept for time in times):
+        median, worst = times[len(times) // 2], times[-1]
+        terminalreporter.write_line(f"key to new figure: median {median:.0f} ms, worst {worst:.0f} ms of {len(times)}")
+
+
 @pytest.fixture(scope="session")
 def real_mnist(tmp_path_factory):
     """A folder with the four official .gz of MNIST in MNIST/raw."""

@@ -391,6 +391,27 @@ def test_lab_hands_on_port_and_options(folder, monkeypatch):
     assert not any("token" in option or "0.0.0.0" in option for option in command)
 
 
+# The dashboard
+
+
+def test_app_becomes_voila_on_the_one_notebook_of_the_package(monkeypatch):
+    monkeypatch.setattr(sys, "platform", "linux")
+    monkeypatch.setattr(course.importlib.util, "find_spec", lambda name: name)
+    replaced = []
+    monkeypatch.setattr(os, "execv", lambda program, argv: replaced.append((program, argv)))
+    course.main(["app", "--port", "8866", "--", "--no-browser"])
+    notebook = Path(course.__file__).parent / "app.ipynb"
+    command = [sys.executable, "-m", "voila", str(notebook), "--Voila.ip=127.0.0.1", "--port=8866", "--no-browser"]
+    assert replaced == [(sys.executable, command)]
+    assert "calibration_explorer" in course.code_cells(course.read_notebook(notebook))[0].source
+
+
+def test_app_without_voila_says_what_to_install(monkeypatch, capsys):
+    monkeypatch.setattr(course.importlib.util, "find_spec", lambda name: None)
+    assert course.main(["app"]) == 2
+    assert 'python -m pip install "voila>=0.5"' in capsys.readouterr().err
+
+
 LAB = """\
 import pathlib
 from confprune_edu import course

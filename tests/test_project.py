@@ -1,6 +1,12 @@
 """What the README, the citation and the Binder environment say is what the package does."""
 
+import json
+import os
 import re
+import shutil
+import site
+import subprocess
+import sys
 import tomllib
 from pathlib import Path
 
@@ -59,7 +65,7 @@ def test_local_links_lead_somewhere():
 
 def test_every_notebook_has_a_row_in_the_readme():
     notebooks = sorted(path.name for path in (ROOT / "notebooks").glob("*.ipynb"))
-    assert notebooks == sorted(re.findall(r"\(notebooks/([^)]+)\)", README))
+    assert notebooks == sorted(re.findall(r"\]\(notebooks/([^)]+)\)", README))
 
 
 def test_every_public_name_in_the_readme_exists():
@@ -82,6 +88,79 @@ def test_binder_installs_the_dependencies_of_the_package():
         name = re.split(r"[<>=]", line)[0]
         found.append(renamed.get(name, name) + line[len(name) :])
     assert sorted(set(found) - {"python=3.12", "pip"}) == sorted(PROJECT["dependencies"])
+
+
+BINDER = ROOT / "binder"
+
+
+def test_binder_starts_what_it_is_given_with_one_thread():
+    bash = ["bash", str(BINDER / "start"), "bash", "-c", 'echo "$OMP_NUM_THREADS $1"; exit 7', "-", "two words"]
+    done = subprocess.run(bash, capture_output=True, text=True)
+    assert (done.stdout, done.returncode) == ("1 two words\n", 7)
+    assert os.access(BINDER / "start", os.X_OK) and os.access(BINDER / "postBuild", os.X_OK)
+
+
+def test_binder_builds_what_binder_describes():
+    """repo2docker makes a Dockerfile of it: environment.yml, postBuild, start."""
+    pytest.importorskip("repo2docker")
+    command = [sys.executable, "-m", "repo2docker", "--no-build", "--debug", str(ROOT)]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    for line in (
+        '--file "binder/environment.yml"',
+        "RUN ./binder/postBuild",
+        'R2D_ENTRYPOINT="${REPO_DIR}/binder/start"',
+    ):
+        assert line in done.stdout
+    assert "python=3.12" in done.stderr
+
+
+@pytest.fixture(scope="module")
+def built(tmp_path_factory):
+    """A fresh environment after postBuild, which sees the other packages of this one; the environment, the copy."""
+    root = tmp_path_factory.mktemp("binder")
+    ignored = shutil.ignore_patterns(".*", "build", "dist", "executed", "*.egg-info", "screenshots")
+    copy = shutil.copytree(ROOT, root / "repository", ignore=ignored)
+    subprocess.run([sys.executable, "-m", "venv", str(root / "env")], check=True)
+    (packages,) = (root / "env").glob("lib/python*/site-packages")
+    (packages / "others.pth").write_text("\n".join(site.getsitepackages()))
+    # the package itself is not to be found anywhere else
+    environment = {name: value for name, value in os.environ.items() if name not in ("PYTHONPATH", "PYTHONHOME")}
+    environment["PATH"] = f"{root / 'env' / 'bin'}{os.pathsep}{environment['PATH']}"
+    done = subprocess.run(["./binder/postBuild"], cwd=copy, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return root / "env", copy, environment
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Binder runs on Linux")
+def test_binder_installs_the_package_and_its_settings(built):
+    env, copy, environment = built
+    where = "import confprune_edu; print(confprune_edu.__file__)"
+    python = [str(env / "bin" / "python")]
+    found = subprocess.run([*python, "-c", where], cwd=env, env=environment, capture_output=True, text=True, check=True)
+    assert found.stdout.strip() == str(copy / "confprune_edu" / "__init__.py")
+    assert list((copy / "confprune_edu" / "__pycache__").glob("plots.*.pyc"))
+    settings = json.loads((env / "share/jupyter/lab/settings/overrides.json").read_text())
+    assert settings["@jupyterlab/apputils-extension:notification"]["fetchNews"] == "false"
+    loaded = "print('confprune_edu.memory' in get_ipython().extension_manager.loaded)"
+    environment = environment | {"IPYTHONDIR": str(env / "ipython")}
+    ipython = [*python, "-m", "IPython", "--no-banner", "-c", loaded]
+    done = subprocess.run(ipython, cwd=env, env=environment, capture_output=True, text=True, check=True)
+    assert done.stdout.strip().endswith("True")
+
+
+def test_the_launch_badges_name_the_repository_and_lead_to_each_notebook():
+    repository = PROJECT["urls"]["Repository"].removeprefix("https://github.com/")
+    assert re.fullmatch(r"[\w.-]+/[\w.-]+", repository)
+    links = re.findall(r"\((https://mybinder\.org/v2/[^)]*)\)", README)
+    names = sorted(path.name for path in (ROOT / "notebooks").glob("*.ipynb"))
+    launch = f"https://mybinder.org/v2/gh/{repository}/HEAD?urlpath=lab/tree/notebooks/"
+    assert sorted(links) == [launch + name for name in names]
+    for path in [*ROOT.glob("*.*"), *ROOT.glob("notebooks/*"), *ROOT.glob("binder/*"), *ROOT.glob("confprune_edu/*.*")]:
+        if path.is_file() and path.suffix not in (".npz", ".safetensors"):
+            others = re.findall(
+                r"https://(?:github\.com|mybinder\.org/v2/gh)/([\w.-]+/confprune_edu)\b", path.read_text()
+            )
+            assert set(others) <= {repository}, path
 
 
 def test_one_version_everywhere():

@@ -1,0 +1,175 @@
+"""Is this machine ready for the course? `confprune doctor` answers in ten seconds.
+
+Each check returns what it found, or raises `Unfit`: what is wrong, and what to do about it.
+"""
+
+import os
+import platform
+import subprocess
+import sys
+import tempfile
+import textwrap
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
+from importlib import metadata
+from pathlib import Path
+
+import nbformat
+from jupyter_client.kernelspec import KernelSpecManager
+from jupyter_client.manager import start_new_kernel
+from jupyter_core.paths import jupyter_runtime_dir
+from jupyter_core.utils import ensure_event_loop
+from packaging.requirements import Requirement
+from packaging.specifiers import SpecifierSet
+
+from confprune_edu import course, memory
+
+NEEDED = 1200.0  # MB; no lesson takes more
+NEW_KERNEL = "jupyter kernelspec remove -y python3; python -m ipykernel install --sys-prefix"
+LESSON = """\
+from confprune_edu import models, widgets
+models.load("mnist-mlp")
+widgets.calibration_explorer()"""
+
+
+class Unfit(Exception):
+    """The machine lacks something: `wrong` says what, `advice` what to do."""
+
+    def __init__(self, wrong: str, advice: str) -> None:
+        super().__init__(wrong)
+        self.wrong, self.advice = wrong, advice
+
+
+def versions() -> str:
+    """Python, and the packages that confprune_edu requires, in versions that it can use."""
+    try:
+        about = metadata.metadata("confprune_edu")
+    except metadata.PackageNotFoundError as error:
+        raise Unfit("confprune_edu is not installed", "in its folder: python -m pip install -e .") from error
+    python = platform.python_version()
+    if not SpecifierSet(about["Requires-Python"]).contains(python, prereleases=True):
+        raise Unfit(f"Python {python}", f"install Python {about['Requires-Python']}")
+    required = [Requirement(line) for line in metadata.requires("confprune_edu") or []]
+    wanted = [requirement for requirement in required if not requirement.marker or requirement.marker.evaluate()]
+    found = {requirement: version(requirement.name) for requirement in wanted}
+    wrong = {r: have for r, have in found.items() if not have or not r.specifier.contains(have, prereleases=True)}
+    if wrong:
+        lacks = ", ".join(f"{requirement} (here: {have or 'none'})" for requirement, have in wrong.items())
+        raise Unfit(f"needs {lacks}", "python -m pip install " + " ".join(f'"{requirement}"' for requirement in wrong))
+    return ", ".join([f"Python {python}", *(f"{requirement.name} {have}" for requirement, have in found.items())])
+
+
+def version(name: str) -> str | None:
+    """The installed version of the distribution `name`, or None."""
+    try:
+        return metadata.version(name)
+    except metadata.PackageNotFoundError:
+        return None
+
+
+def free_memory() -> str:
+    """As much memory as the largest lesson may take."""
+    left = memory.available_mb()
+    if left is None:
+        return "not known here; the largest lesson takes up to 1.2 GB"
+    if left < NEEDED:
+        advice = "close other programs and the kernels of other notebooks; lessons that need no torch take less"
+        raise Unfit(f"{left / 1000:.1f} GB left, the largest lesson takes up to {NEEDED / 1000:.1f} GB", advice)
+    return f"{left / 1000:.1f} GB left"
+
+
+def cores() -> str:
+    """How many cores this process may use: one is enough."""
+    available = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return f"{available} (one is enough)"
+
+
+def writing() -> str:
+    """Notebooks can be saved, `confprune run` can leave its copies, kernels can be reached."""
+    folders = {
+        "notebooks": (course.notebooks_folder(), "copy the notebooks to a folder of your own"),
+        "this folder": (Path.cwd(), "change to a folder of your own, or name one: confprune run --output-dir DIR"),
+        "Jupyter's files": (Path(jupyter_runtime_dir()), "name another: export JUPYTER_RUNTIME_DIR=DIR"),
+    }
+    for name, (folder, advice) in folders.items():
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            tempfile.TemporaryFile(dir=folder).close()
+        except OSError as error:
+            raise Unfit(f"{name}: nothing can be written to {folder} ({error.strerror})", advice) from error
+    return ", ".join(folders)
+
+
+def kernel() -> str:
+    """The kernel `python3` starts, and it is this Python."""
+    specifications = KernelSpecManager()
+    if "python3" not in specifications.find_kernel_specs():
+        raise Unfit("there is no kernel named python3", "python -m ipykernel install --sys-prefix")
+    where = specifications.find_kernel_specs()["python3"]
+    try:
+        silent = {"extra_arguments": ["--IPKernelApp.log_level=CRITICAL"], "stderr": subprocess.DEVNULL}
+        manager, client = start_new_kernel(kernel_name="python3", startup_timeout=20, **silent)
+    except Exception as error:  # whatever a foreign kernel.json may lead to
+        raise Unfit(f"the kernel in {where} does not start: {type(error).__name__}: {error}", NEW_KERNEL) from error
+    try:
+        client.execute("", user_expressions={"prefix": "__import__('sys').prefix"}, silent=True)
+        answer = client.get_shell_msg(timeout=20)["content"]["user_expressions"]["prefix"]["data"]["text/plain"]
+    finally:
+        client.stop_channels()
+        manager.shutdown_kernel(now=True)
+    if answer != repr(sys.prefix):
+        raise Unfit(f"the kernel in {where} belongs to another Python, {answer}", NEW_KERNEL)
+    return f"python3 in {where} starts"
+
+
+def notebook() -> str:
+    """A notebook with torch and a figure executes."""
+    with tempfile.TemporaryDirectory() as name:
+        path, target = Path(name) / "lesson.ipynb", Path(name) / "executed"
+        target.mkdir()
+        nbformat.write(nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(LESSON)]), path)
+        with ThreadPoolExecutor(1) as pool:
+            outcome = pool.submit(execute, path, target).result()
+        if outcome.failure:
+            raise Unfit(" ".join(outcome.failure.split()), "mend what fails above, else: python -m pip install -e .")
+        outputs = nbformat.read(target / path.name, as_version=4).cells[-1].outputs
+        if not any("image/png" in output.get("data", {}) for output in outputs):
+            raise Unfit(
+                "the notebook ran, but stored no figure", "python -m pip install --upgrade ipykernel matplotlib"
+            )
+    return f"executed in {outcome.seconds:.1f} s"
+
+
+def execute(path: Path, target: Path) -> course.Outcome:
+    """Run one notebook, in a thread of its own."""
+    with closing(ensure_event_loop()):  # nbclient leaves the loop of this thread open
+        return course.run_notebook(path, target, {}, timeout=60, kernels={}, tick=lambda: None)
+
+
+CHECKS: dict[str, Callable[[], str]] = {
+    "versions": versions,
+    "memory": free_memory,
+    "cores": cores,
+    "write access": writing,
+    "kernel": kernel,
+    "notebook": notebook,
+}
+
+
+def examine() -> int:
+    """Print a line for each check, with what to do where one fails; the number of those that fail."""
+    failed = 0
+    for name, check in CHECKS.items():
+        try:
+            print(line("ok", name, check()))
+        except Unfit as unfit:
+            failed += 1
+            print(line("FAIL", name, unfit.wrong), line("", "what to do:", unfit.advice), sep="\n")
+    print(f"{failed} of {len(CHECKS)} checks failed" if failed else "This machine is ready.")
+    return failed
+
+
+def line(mark: str, name: str, text: str) -> str:
+    """A line of the report, wrapped below where its text begins."""
+    return textwrap.fill(f"{mark:<6}{name:<14}{text}", course.WIDTH, subsequent_indent=" " * 20)
