@@ -379,7 +379,8 @@ def margin(pruned, full, target):
 
 
 def test_a_pair_asks_for_the_confidence_that_was_calibrated():
-    model, inputs = torch.nn.Linear(2, 2), torch.randn(200, 2, generator=torch.Generator().manual_seed(0))
+    model, inputs = torch.nn.Linear(2, 2, bias=False), torch.randn(200, 2, generator=torch.Generator().manual_seed(0))
+    model.weight.data = torch.tensor([[5.0, 0.1], [0.1, 4.0]])
     options = {"alpha": 0.2, "delta": 0.1, "ratios": [0.0, 0.25], "thresholds": [0.3, 0.1], "progress": False}
     pair = selective.calibrate(model, inputs, losses.disagreement, confidence=margin, **options).best()
     outputs = model(inputs).detach()
@@ -426,7 +427,7 @@ def test_a_confidence_in_single_precision_is_compared_as_it_was_calibrated():
 
 
 def test_no_pair_is_not_the_best_pair():
-    model = torch.nn.Linear(2, 2)
+    model = torch.nn.Linear(2, 2, bias=False)
     model.weight.data = torch.tensor([[5.0, 0.1], [0.1, 4.0]])
     options = {"alpha": 0.2, "delta": 0.1, "ratios": [0.25], "thresholds": [0.9, 0.6], "progress": False}
     inputs = torch.randn(300, 2, generator=torch.Generator().manual_seed(0))
