@@ -14,7 +14,6 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from scipy.sparse import csr_matrix
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -69,6 +68,9 @@ class Family:
         k = next(k for k, weight in enumerate(self.weights) if weight is layer.weight)
         self.begins, self.first = name, FirstLayer(self.weights[k], self.dense[k], [step[k] for step in self.steps])
         for network in self.networks:
+            for layer in network.modules():
+                if type(layer) is nn.Linear:
+                    layer.__class__ = _Multiplied
             layer = network.get_submodule(name)
             layer.__class__, layer.__dict__["first"] = _Updated, self.first
 
@@ -110,8 +112,7 @@ class FirstLayer:
         self.weight = weight  # pruned in place by `Family`
         self.updates = [_update(dense, gone) for gone in steps]
         self.inputs: Tensor | None = None
-        self.outputs: NDArray[Any] = np.empty((0, 0))  # (width, batch), without the bias
-        self.transposed: NDArray[Any] = np.empty((0, 0))
+        self.outputs = self.transposed = weight.new_empty(0)  # (width, batch), without the bias; (features, batch)
         self.reached = -1
 
     def __deepcopy__(self, memo: Any) -> "FirstLayer":
@@ -121,7 +122,7 @@ class FirstLayer:
         """Begin with a batch, the layer's inputs (batch, features); None: there is nothing to stand in for."""
         self.inputs, self.reached = inputs, -1
         if inputs is not None:
-            self.transposed = inputs.T.contiguous().numpy()
+            self.transposed = inputs.T.contiguous()
 
     def move_to(self, j: int) -> None:
         """Make the outputs those of ratio j, where a batch has been seen."""
@@ -129,9 +130,12 @@ class FirstLayer:
             return
         update = self.updates[j]
         if update is None or self.reached != j - 1 or j % FRESH == 0:
-            self.outputs = torch.mm(self.weight.detach(), self.inputs.T).contiguous().numpy()
+            self.outputs = _product(self.inputs, self.weight.detach(), None).T.contiguous()
         else:
-            self.outputs += update @ self.transposed
+            columns, begins, values = update
+            self.outputs += functional.embedding_bag(
+                columns, self.transposed, begins, mode="sum", per_sample_weights=values
+            )
         self.reached = j
 
     def of(self, inputs: Tensor) -> Tensor | None:
@@ -139,17 +143,33 @@ class FirstLayer:
         seen = self.inputs
         if seen is None or inputs.shape != seen.shape or not torch.equal(inputs[:PROBE], seen[:PROBE]):
             return None
-        return torch.from_numpy(self.outputs).T.clone(memory_format=torch.contiguous_format)
+        return self.outputs.T.clone(memory_format=torch.contiguous_format)
 
 
-def _update(dense: Tensor, gone: Tensor) -> csr_matrix | None:
+def _update(dense: Tensor, gone: Tensor) -> tuple[Tensor, Tensor, Tensor] | None:
+    """What the zeros at the positions `gone` change in `dense`, by rows: columns, where each row begins, values."""
     if len(gone) > SPARSE * dense.numel():
         return None
-    at = np.divmod(gone.numpy(), dense.shape[1])
-    return csr_matrix((-dense.flatten()[gone].numpy(), at), shape=tuple(dense.shape))
+    starts = torch.arange(len(dense)) * dense.shape[1]
+    return gone % dense.shape[1], torch.searchsorted(gone, starts), -dense.flatten()[gone]
 
 
-class _Updated(nn.Linear):
+def _product(inputs: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    """`F.linear` by oneDNN, which is never far from a processor's best; what `F.linear` takes can be half as fast."""
+    if not (torch.backends.mkldnn.is_available() and inputs.dtype == weight.dtype == torch.float32):
+        return functional.linear(inputs, weight, bias)
+    packed = None if bias is None else bias.to_mkldnn()
+    return functional.linear(inputs.to_mkldnn(), weight.to_mkldnn(), packed).to_dense()
+
+
+class _Multiplied(nn.Linear):
+    """A linear layer on a processor, by its fast kernel where that takes the call."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        return (_product if _plain(input) else functional.linear)(input, self.weight, self.bias)
+
+
+class _Updated(_Multiplied):
     """A linear layer that takes its outputs from a `FirstLayer`, and multiplies where that has none."""
 
     first: FirstLayer
@@ -157,8 +177,18 @@ class _Updated(nn.Linear):
     def forward(self, input: Tensor) -> Tensor:
         outputs = self.first.of(input)
         if outputs is None:
-            return functional.linear(input, self.weight, self.bias)
+            return super().forward(input)
         return outputs if self.bias is None else outputs.add_(self.bias)
+
+
+def _plain(inputs: Any) -> bool:
+    """A batch of vectors on the processor, to be multiplied in the precision that it has?"""
+    return (
+        isinstance(inputs, Tensor)
+        and inputs.ndim == 2
+        and inputs.device.type == "cpu"
+        and not torch.is_autocast_enabled("cpu")
+    )
 
 
 class FirstCall:
@@ -193,11 +223,8 @@ def _updatable(layer: nn.Module, inputs: Any) -> bool:
     return (
         type(layer) is nn.Linear
         and len(inputs) == 1
-        and isinstance(inputs[0], Tensor)
-        and inputs[0].ndim == 2
-        and inputs[0].device.type == "cpu"
+        and _plain(inputs[0])
         and inputs[0].dtype == layer.weight.dtype
-        and not torch.is_autocast_enabled("cpu")
         and layer.weight.dtype in (torch.float32, torch.float64)
     )
 
