@@ -72,7 +72,7 @@ def free_memory() -> str:
     """As much memory as the largest lesson may take."""
     left = memory.available_mb()
     if left is None:
-        return "not known here; the largest lesson takes up to 1.2 GB"
+        return f"not known here; the largest lesson takes up to {NEEDED / 1000:.1f} GB"
     if left < NEEDED:
         advice = "close other programs and the kernels of other notebooks; lessons that need no torch take less"
         raise Unfit(f"{left / 1000:.1f} GB left, the largest lesson takes up to {NEEDED / 1000:.1f} GB", advice)
@@ -103,10 +103,9 @@ def writing() -> str:
 
 def kernel() -> str:
     """The kernel `python3` starts, and it is this Python."""
-    specifications = KernelSpecManager()
-    if "python3" not in specifications.find_kernel_specs():
+    where = KernelSpecManager().find_kernel_specs().get("python3")
+    if where is None:
         raise Unfit("there is no kernel named python3", "python -m ipykernel install --sys-prefix")
-    where = specifications.find_kernel_specs()["python3"]
     try:
         silent = {"extra_arguments": ["--IPKernelApp.log_level=CRITICAL"], "stderr": subprocess.DEVNULL}
         manager, client = start_new_kernel(kernel_name="python3", startup_timeout=20, **silent)

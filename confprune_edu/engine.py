@@ -68,9 +68,9 @@ class Family:
         k = next(k for k, weight in enumerate(self.weights) if weight is layer.weight)
         self.begins, self.first = name, FirstLayer(self.weights[k], self.dense[k], [step[k] for step in self.steps])
         for network in self.networks:
-            for layer in network.modules():
-                if type(layer) is nn.Linear:
-                    layer.__class__ = _Multiplied
+            for module in network.modules():
+                if type(module) is nn.Linear:
+                    module.__class__ = _Multiplied
             layer = network.get_submodule(name)
             layer.__class__, layer.__dict__["first"] = _Updated, self.first
 

@@ -45,8 +45,9 @@ def explore(draw: Callable[..., Any], **controls: Control) -> None:
     def show(**values: Any) -> None:
         start = time.perf_counter()
         display(draw(**values), exclude=["image/png"])  # the picture within the HTML is enough for a reader
+        quick = time.perf_counter() - start < QUICK
         for moved in sliders:
-            moved.continuous_update = time.perf_counter() - start < QUICK
+            moved.continuous_update = quick
 
     if not is_live():
         display(draw(**{name: control.keywords["value"] for name, control in controls.items()}))
