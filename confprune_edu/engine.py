@@ -64,9 +64,9 @@ class Family:
 
     def _update_from(self, name: str) -> None:
         """Let the linear layer `name`, the first with prunable weights, be updated from ratio to ratio."""
-        layer = self.networks[0].get_submodule(name)
+        layer: Any = self.networks[0].get_submodule(name)
         k = next(k for k, weight in enumerate(self.weights) if weight is layer.weight)
-        self.begins, self.first = name, FirstLayer(self.weights[k], self.dense[k], [step[k] for step in self.steps])
+        self.begins, self.first = name, FirstLayer(layer, self.dense[k], [step[k] for step in self.steps])
         for network in self.networks:
             for module in network.modules():
                 if type(module) is nn.Linear:
@@ -92,15 +92,15 @@ class Family:
 
 def _steps(rank: Tensor, grid: NDArray[np.float64], sizes: list[int]) -> list[list[Tensor]]:
     """For each ratio the positions, weight by weight, that are pruned there and not before."""
-    order, ends = torch.empty_like(rank), torch.tensor(sizes).cumsum(0)
-    order[rank] = torch.arange(len(rank))
+    starts = np.cumsum([0, *sizes[:-1]])
+    order = np.empty(len(rank), np.int64)
+    order[rank.numpy()] = np.arange(len(rank))
     steps, before = [], 0
     for ratio in grid.tolist():
         zeros = round(ratio * len(rank))
-        gone = order[before:zeros].sort().values
-        cuts = torch.searchsorted(gone, ends[:-1]).tolist()
-        starts = (ends - torch.tensor(sizes)).tolist()
-        steps.append([part - start for part, start in zip(gone.tensor_split(cuts), starts, strict=True)])
+        gone = np.sort(order[before:zeros])
+        parts = np.split(gone, np.searchsorted(gone, starts[1:]))
+        steps.append([torch.from_numpy(part - start) for part, start in zip(parts, starts, strict=True)])
         before = zeros
     return steps
 
@@ -108,11 +108,11 @@ def _steps(rank: Tensor, grid: NDArray[np.float64], sizes: list[int]) -> list[li
 class FirstLayer:
     """The outputs of a linear layer on one batch, moved from ratio to ratio by what changes in its weights."""
 
-    def __init__(self, weight: Tensor, dense: Tensor, steps: list[Tensor]) -> None:
-        self.weight = weight  # pruned in place by `Family`
+    def __init__(self, layer: nn.Linear, dense: Tensor, steps: list[Tensor]) -> None:
+        self.weight, self.bias = layer.weight, layer.bias  # the weight is pruned in place by `Family`
         self.updates = [_update(dense, gone) for gone in steps]
         self.inputs: Tensor | None = None
-        self.outputs = self.transposed = weight.new_empty(0)  # (width, batch), without the bias; (features, batch)
+        self.outputs = self.transposed = dense.new_empty(0)  # (width, batch), (features, batch)
         self.reached = -1
 
     def __deepcopy__(self, memo: Any) -> "FirstLayer":
@@ -130,7 +130,7 @@ class FirstLayer:
             return
         update = self.updates[j]
         if update is None or self.reached != j - 1 or j % FRESH == 0:
-            self.outputs = _product(self.inputs, self.weight.detach(), None).T.contiguous()
+            self.outputs = _product(self.inputs, self.weight, self.bias).T.contiguous()
         else:
             columns, begins, values = update
             self.outputs += functional.embedding_bag(
@@ -176,9 +176,7 @@ class _Updated(_Multiplied):
 
     def forward(self, input: Tensor) -> Tensor:
         outputs = self.first.of(input)
-        if outputs is None:
-            return super().forward(input)
-        return outputs if self.bias is None else outputs.add_(self.bias)
+        return super().forward(input) if outputs is None else outputs
 
 
 def _plain(inputs: Any) -> bool:

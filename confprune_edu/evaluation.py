@@ -28,7 +28,7 @@ Batches = Callable[[], Iterable[tuple[Any, Any, Any]]]  # a pass over (inputs, t
 
 # Numbers in one batch of inputs: larger batches leave the processor's cache and are slower, above all where each layer
 # puts out many channels.
-BATCH_ELEMENTS, CONVOLUTION_ELEMENTS = 2**19, 2**18
+BATCH_ELEMENTS, CONVOLUTION_ELEMENTS = 2**20, 2**18
 
 
 def loss_table(
