@@ -19,9 +19,13 @@ from torch.nn import functional
 
 from confprune_edu import pruning
 
-FRESH = 32  # ratios after which the first layer is multiplied anew, so that rounding errors do not add up
+FRESH = 64  # ratios after which the first layer is multiplied anew, so that rounding errors do not add up
 SPARSE = 1 / 16  # share of a layer's weights up to which adding a difference beats multiplying anew
 PROBE = 8  # examples whose inputs are compared before an updated output is used
+
+# The operator that torch.compile puts in the place of `F.linear`; None where torch is built without oneDNN. It takes
+# contiguous float32 alone and does not say so.
+ONEDNN: Any = getattr(torch.ops.mkldnn, "_linear_pointwise", None) if torch.backends.mkldnn.is_available() else None
 
 
 class Restless(Exception):
@@ -156,10 +160,11 @@ def _update(dense: Tensor, gone: Tensor) -> tuple[Tensor, Tensor, Tensor] | None
 
 def _product(inputs: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
     """`F.linear` by oneDNN, which is never far from a processor's best; what `F.linear` takes can be half as fast."""
-    if not (torch.backends.mkldnn.is_available() and inputs.dtype == weight.dtype == torch.float32):
+    given = [inputs, weight] if bias is None else [inputs, weight, bias]
+    if ONEDNN is None or inputs.shape[1] == 0 or any(tensor.dtype != torch.float32 for tensor in given):
         return functional.linear(inputs, weight, bias)
-    packed = None if bias is None else bias.to_mkldnn()
-    return functional.linear(inputs.to_mkldnn(), weight.to_mkldnn(), packed).to_dense()
+    inputs, weight, *rest = (tensor.contiguous() for tensor in given)
+    return ONEDNN(inputs, weight, rest[0] if rest else None, "none", [], "")
 
 
 class _Multiplied(nn.Linear):

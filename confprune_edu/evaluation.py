@@ -6,7 +6,6 @@ the global random state are what they were, also after an exception or an interr
 
 import contextlib
 import functools
-import pickle
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Executor
 from itertools import zip_longest
@@ -64,7 +63,7 @@ def loss_table(
     finish : callable, optional
         finish(model) -> None, applied to each pruned copy before it is evaluated, see `pruning.family`.
     batch_size : int, optional
-        Examples at a time, for tensors; default: as many as stay in the processor's cache, at most 1,024.
+        Examples at a time, for tensors; default: as many as stay in the processor's cache, at most 1,280.
     device : optional
         Where to run; default: where the model is.
     progress : bool
@@ -284,17 +283,15 @@ def _by_batch(task: _Task, rank: Tensor) -> Iterator[Part]:
             state, given = pruning.random_state(), _own(inputs)
             known = _told(call.of, given, task.full), targets
             family.see(call)
-            rows, drawn, written = [], True, True
+            written = not _equal(given, inputs)
+            rows = []
             for j, ratio in enumerate(task.grid):
-                if drawn:  # the full network and each pruned one draw the same numbers
-                    pruning.set_random_state(state)
+                pruning.set_random_state(state)  # the full network and each pruned one draw the same numbers
                 if written:  # and see the same inputs
                     given = _own(inputs)
                 network = family.at(j)
-                with family.watched() if first else contextlib.nullcontext():
+                with family.watched() if first and j in (0, len(task.grid) - 1) else contextlib.nullcontext():
                     rows.append(_values(task, network, given, known, ratio))
-                if j == 0:
-                    drawn, written = _key(pruning.random_state()) != _key(state), not _equal(given, inputs)
                 bar.update()
             yield [np.column_stack(table) for table in zip(*rows, strict=True)]
 
@@ -413,7 +410,7 @@ def _rows(data: Any) -> tuple[Tensor, Tensor | None]:
 
 
 def _batch_rows(x: Tensor, elements: int) -> int:
-    return min(max(elements * len(x) // max(x.numel(), 1), 1), 1024)
+    return min(max(elements * len(x) // max(x.numel(), 1), 1), 1280)
 
 
 def _cut(data: Any, batch_size: int | None, convolves: bool) -> tuple[list[Any], int]:
@@ -467,10 +464,6 @@ def _own(value: Any) -> Any:
 def _equal(one: Any, other: Any) -> bool:
     """Do two structures hold equal tensors? NaN equals nothing."""
     return all(map(torch.equal, *([x for x in tree_leaves(part) if isinstance(x, Tensor)] for part in (one, other))))
-
-
-def _key(state: tuple[Any, ...]) -> bytes:
-    return pickle.dumps(state)
 
 
 def _size(x: Any) -> int | None:

@@ -303,6 +303,40 @@ def test_only_plain_linear_layers_of_rows_are_updated(layer, inputs, expected):
     assert engine._updatable(layer, inputs) is expected
 
 
+@pytest.mark.parametrize(
+    "form",
+    [
+        lambda x, w, b: (x, w, b),
+        lambda x, w, b: (x, w, None),
+        lambda x, w, b: (x.T.contiguous().T, w.T.contiguous().T, b),
+        lambda x, w, b: (x[:, ::2], w[:, ::2], b),
+        lambda x, w, b: (x[:1].expand(7, 20), w[:, :1].expand(30, 20), b[:1].expand(30)),
+        lambda x, w, b: (x[:0], w, b),
+        lambda x, w, b: (x[:, :0], w[:, :0], b),
+        lambda x, w, b: (x, w[:0], b[:0]),
+        lambda x, w, b: (x.double(), w.double(), b.double()),
+    ],
+)
+def test_products_are_those_of_torch_in_every_form(form):
+    inputs, weight, bias = form(torch.randn(7, 20), torch.randn(30, 20), torch.randn(30))
+    with torch.inference_mode():
+        got, want = engine._product(inputs, weight, bias), linear(inputs, weight, bias)
+    torch.testing.assert_close(got, want, rtol=1e-5, atol=1e-5)
+    assert got.stride() == want.stride()
+
+
+def test_wrong_widths_are_refused_by_the_fast_kernel_too():
+    with torch.inference_mode(), pytest.raises(RuntimeError):
+        engine._product(torch.ones(7, 20), torch.ones(30, 21), None)
+
+
+def test_without_the_fast_kernel_the_table_is_the_same(monkeypatch, mlp, digits):
+    images = digits[0][:200]
+    fast = evaluation.loss_table(mlp, images, FINE, moved)
+    monkeypatch.setattr(engine, "ONEDNN", None)
+    np.testing.assert_allclose(evaluation.loss_table(mlp, images, FINE, moved), fast, rtol=0, atol=1e-5)
+
+
 def test_errors_do_not_add_up():
     model = nn.Sequential(nn.Linear(784, 300), nn.ReLU(), nn.Linear(300, 10))
     data = torch.rand(50, 784)
