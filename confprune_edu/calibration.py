@@ -332,23 +332,23 @@ def calibrate(
     low, high = evaluation.loss_range(loss)
     settings(alpha, delta, p_value, low, high)
     fwer.named(procedure)
-    columns = evaluation.loss_columns(
-        model,
-        data,
-        grid,
-        loss,
-        scores=scores,
-        finish=finish,
-        batch_size=batch_size,
-        device=device,
-        progress=progress,
-    )
+    given = (model, data, grid, loss)
+    options: dict[str, Any] = {
+        "scores": scores,
+        "finish": finish,
+        "batch_size": batch_size,
+        "device": device,
+        "progress": progress,
+    }
     if procedure in ("fixed_sequence", fwer.fixed_sequence):
-        losses = _until_first_failure(columns, alpha, delta, p_value, low, high)
+        columns = evaluation.loss_columns(*given, **options)
+        losses, p_values = _until_first_failure(columns, alpha, delta, p_value, low, high)
     else:
-        losses = np.column_stack(list(columns))
+        losses = evaluation.loss_table(*given, **options)
+        p_values = _p_values(losses, alpha, p_value, low, high)
     return _certify(
         losses,
+        p_values,
         grid,
         alpha,
         delta,
@@ -401,7 +401,8 @@ def calibrate_losses(
     fwer.named(procedure)
     table = _checks.losses(losses, low, high, ndim=(2,))
     _checks.columns(table, "losses", grid)
-    return _certify(table, grid, alpha, delta, p_value, procedure, loss_range=(low, high))
+    p_values = _p_values(table, alpha, p_value, low, high)
+    return _certify(table, p_values, grid, alpha, delta, p_value, procedure, loss_range=(low, high))
 
 
 def group_means(losses: ArrayLike, groups: ArrayLike) -> NDArray[np.float64]:
@@ -472,18 +473,20 @@ def _p_values(losses: NDArray[Any], alpha: float, p_value: str, low: float, high
 
 def _until_first_failure(
     columns: Iterator[NDArray[Any]], alpha: float, delta: float, p_value: str, low: float, high: float
-) -> NDArray[Any]:
-    """The columns up to and including the first whose p-value exceeds delta."""
-    seen = []
+) -> tuple[NDArray[Any], NDArray[np.float64]]:
+    """The columns up to and including the first whose p-value exceeds delta, and the p-values."""
+    seen, p_values = [], []
     for column in columns:
         seen.append(column)
-        if _p_values(column, alpha, p_value, low, high) > delta:
+        p_values.append(_p_values(column, alpha, p_value, low, high))
+        if p_values[-1] > delta:
             break
-    return np.column_stack(seen)
+    return np.column_stack(seen), np.array(p_values)
 
 
 def _certify(
     losses: NDArray[Any],
+    p_values: NDArray[np.float64],
     grid: NDArray[np.float64],
     alpha: float,
     delta: float,
@@ -496,7 +499,7 @@ def _certify(
     """The certificate from the losses of the first ratios of the grid (all of them unless a sequence stopped)."""
     n, tested = losses.shape
     p, means = np.full(len(grid), np.nan), np.full(len(grid), np.nan)
-    p[:tested] = _p_values(losses, alpha, p_value, *loss_range)
+    p[:tested] = p_values
     means[:tested] = pvalues.loss_sums(losses) / n
     rejected = np.zeros(len(grid), dtype=bool)
     rejected[:tested] = fwer.named(procedure)(p[:tested], delta)

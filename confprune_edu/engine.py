@@ -66,15 +66,25 @@ class Family:
         if self.first is not None:
             self.first.see(call.inputs if call.name == self.begins else None)
 
+    def lay_out(self, inputs: Any) -> None:
+        """Give the first layer's outputs column by column, as they are updated, if the networks take them like that.
+
+        Turning them would cost more than updating them, but what follows may insist on rows, as a `view` does.
+        """
+        if self.first is not None:
+            probe = copy.deepcopy(self.at(0), {id(parameter): parameter for parameter in self.parameters})
+            self.first.by_columns = True
+            try:
+                probe(inputs)
+            except Exception:  # with rows the same call has just been answered
+                self.first.by_columns = False
+
     def _update_from(self, name: str) -> None:
         """Let the linear layer `name`, the first with prunable weights, be updated from ratio to ratio."""
         layer: Any = self.networks[0].get_submodule(name)
         k = next(k for k, weight in enumerate(self.weights) if weight is layer.weight)
         self.begins, self.first = name, FirstLayer(layer, self.dense[k], [step[k] for step in self.steps])
         for network in self.networks:
-            for module in network.modules():
-                if type(module) is nn.Linear:
-                    module.__class__ = _Multiplied
             layer = network.get_submodule(name)
             layer.__class__, layer.__dict__["first"] = _Updated, self.first
 
@@ -118,6 +128,7 @@ class FirstLayer:
         self.inputs: Tensor | None = None
         self.outputs = self.transposed = dense.new_empty(0)  # (width, batch), (features, batch)
         self.reached = -1
+        self.by_columns = False  # the layout of what is given, see `Family.lay_out`
 
     def __deepcopy__(self, memo: Any) -> "FirstLayer":
         return self
@@ -147,6 +158,8 @@ class FirstLayer:
         seen = self.inputs
         if seen is None or inputs.shape != seen.shape or not torch.equal(inputs[:PROBE], seen[:PROBE]):
             return None
+        if self.by_columns:
+            return self.outputs.clone().T
         return self.outputs.T.clone(memory_format=torch.contiguous_format)
 
 
@@ -163,6 +176,9 @@ def _product(inputs: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
     given = [inputs, weight] if bias is None else [inputs, weight, bias]
     if ONEDNN is None or inputs.shape[1] == 0 or any(tensor.dtype != torch.float32 for tensor in given):
         return functional.linear(inputs, weight, bias)
+    if inputs.T.is_contiguous() and not inputs.is_contiguous():
+        outputs = ONEDNN(weight.contiguous(), inputs, None, "none", [], "").T.contiguous()
+        return outputs if bias is None else outputs.add_(bias)
     inputs, weight, *rest = (tensor.contiguous() for tensor in given)
     return ONEDNN(inputs, weight, rest[0] if rest else None, "none", [], "")
 
@@ -172,6 +188,13 @@ class _Multiplied(nn.Linear):
 
     def forward(self, input: Tensor) -> Tensor:
         return (_product if _plain(input) else functional.linear)(input, self.weight, self.bias)
+
+
+def quicken(network: nn.Module) -> None:
+    """Let the linear layers of a network that is nobody else's take the fast kernel."""
+    for module in network.modules():
+        if type(module) is nn.Linear:
+            module.__class__ = _Multiplied
 
 
 class _Updated(_Multiplied):
@@ -224,12 +247,21 @@ class FirstCall:
 def _updatable(layer: nn.Module, inputs: Any) -> bool:
     """Is this call one that `FirstLayer` can stand in for?"""
     return (
-        type(layer) is nn.Linear
+        type(layer) in (nn.Linear, _Multiplied)
         and len(inputs) == 1
         and _plain(inputs[0])
         and inputs[0].dtype == layer.weight.dtype
         and layer.weight.dtype in (torch.float32, torch.float64)
     )
+
+
+def keep_freed_memory() -> None:
+    """Have the C library hold on to freed blocks: fetching their pages from the system again costs more than their use.
+
+    glibc keeps what is freed up to twice the largest block that it has given back so far, counting blocks of at most
+    32 MB. This one is never written to, so it takes no memory; other libraries do not mind it.
+    """
+    torch.empty(31 * 2**20, dtype=torch.uint8, device="cpu")
 
 
 def convolves(model: nn.Module) -> bool:

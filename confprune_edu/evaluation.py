@@ -186,10 +186,13 @@ def _task(
     for loss in losses.values():
         if not callable(loss):
             raise TypeError(f"loss must be a function loss(pruned, full, target), got {loss!r}")
+    engine.keep_freed_memory()
     elements = CONVOLUTION_ELEMENTS if engine.convolves(model) else BATCH_ELEMENTS
     batches, generators = _batches(data, batch_size, elements)
     where = torch.device(device) if device is not None else next(model.parameters()).device
-    return _Task(pruning.twin(model).to(where).eval(), grid, losses, batches, generators, where, progress)
+    full = pruning.twin(model).to(where).eval()
+    engine.quicken(full)
+    return _Task(full, grid, losses, batches, generators, where, progress)
 
 
 Part = list[NDArray[Any]]  # tables of some examples, (some, m), one a loss
@@ -284,13 +287,16 @@ def _by_batch(task: _Task, rank: Tensor) -> Iterator[Part]:
             known = _told(call.of, given, task.full), targets
             family.see(call)
             written = not _equal(given, inputs)
+            if first:
+                with family.watched():
+                    family.lay_out(_own(inputs))
             rows = []
             for j, ratio in enumerate(task.grid):
                 pruning.set_random_state(state)  # the full network and each pruned one draw the same numbers
                 if written:  # and see the same inputs
                     given = _own(inputs)
                 network = family.at(j)
-                with family.watched() if first and j in (0, len(task.grid) - 1) else contextlib.nullcontext():
+                with family.watched() if first else contextlib.nullcontext():
                     rows.append(_values(task, network, given, known, ratio))
                 bar.update()
             yield [np.column_stack(table) for table in zip(*rows, strict=True)]
@@ -334,6 +340,7 @@ def _by_ratio(task: _Task, copies: Iterator[nn.Module]) -> Iterator[list[NDArray
     with task.bar(len(task.grid)) as bar:
         for ratio, candidate in zip(task.grid, copies, strict=True):
             candidate.to(task.device).to(memory_format=engine.memory_format(task.full)).eval()
+            engine.quicken(candidate)
             with pruning.same_random_state(*task.generators), torch.inference_mode():
                 parts = []
                 for batch, pair in zip_longest(task.batches(), known):

@@ -5,6 +5,7 @@ P[p <= u] <= u for every u in (0, 1) at every n (up to the rounding below); `clt
 asymptotically, and `binomial` needs 0/1 losses. All but `betting` and `clt` see the losses only through their sum.
 """
 
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -123,9 +124,7 @@ def tight(loss_sum: ArrayLike, n: int, alpha: float) -> Floats:
     [0.0, 0.0914, 0.1143, 1.0]
     """
     s, n, alpha = _arguments(loss_sum, n, alpha)
-    cdf = binomial_cdf(np.arange(n + 1), n, alpha)
-    hinge = np.cumsum(cdf[:-1])  # E(c - B)+ = sum of P[B <= i] over i < c, for c = 1..n
-    turn = _turning_points(hinge, cdf[1:])
+    hinge, turn = _hinges(n, alpha)
 
     def formula(s: Floats) -> Floats:
         c = np.minimum(np.maximum(np.searchsorted(turn, s), np.floor(s).astype(np.int64)) + 1, n)
@@ -349,6 +348,14 @@ def _hoeffding(s: NDArray[Any], n: int, alpha: float) -> Floats:
 
 def _bentkus(k: NDArray[np.int64], n: int, alpha: float) -> Floats:
     return np.minimum(np.e * binomial_cdf(k, n, alpha), 1)
+
+
+@functools.lru_cache(maxsize=4)  # a fixed sequence asks for one p-value after another
+def _hinges(n: int, alpha: float) -> tuple[Floats, Floats]:
+    """E(c - B)+ for c = 1..n, and where the best c turns, see `_turning_points`."""
+    cdf = binomial_cdf(np.arange(n + 1), n, alpha)
+    hinge = np.cumsum(cdf[:-1])  # the sum of P[B <= i] over i < c
+    return hinge, _turning_points(hinge, cdf[1:])
 
 
 def _turning_points(hinge: Floats, cdf: Floats) -> Floats:

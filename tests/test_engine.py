@@ -96,6 +96,21 @@ class Viewing(nn.Module):
         return self.last(self.convolution(x).view(len(x), -1))
 
 
+class Heads(nn.Module):
+    """Its `view` takes rows alone, and so does its `check` of them where it has one."""
+
+    def __init__(self, check=None):
+        super().__init__()
+        self.hidden, self.last, self.check = nn.Linear(20, 30), nn.Linear(10, 4), check
+
+    def forward(self, x):
+        hidden = self.hidden(x).tanh()
+        if self.check is not None:
+            assert self.check(hidden), "rows, please"
+            return self.last(hidden[:, :10])
+        return self.last(hidden.view(-1, 10)).view(len(x), 12)
+
+
 class Attending(nn.Module):
     def __init__(self):
         super().__init__()
@@ -134,6 +149,8 @@ NETWORKS = {
     "erasing": lambda: Erasing(nn.Linear(20, 30), nn.Linear(30, 4)),
     "twice": Twice,
     "functional": Functional,
+    "view": Heads,
+    "insists on rows": lambda: Heads(torch.Tensor.is_contiguous),
     "attention": Attending,
     "recurrent": Recurrent,
     "tied": tied,
@@ -170,6 +187,18 @@ def test_ratios_may_be_asked_for_in_any_order():
         family.see(call)
         for j in (7, 3, 3, 60, 61, 0, 99):
             torch.testing.assert_close(family.at(j)(data), pruning.prune(model, FINE[j])(data), atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize(("name", "by_columns"), [("in place", True), ("no bias", True), ("view", False)])
+def test_first_layers_are_laid_out_as_the_network_takes_them(name, by_columns):
+    model, data = NETWORKS[name]().eval(), torch.randn(9, 20)
+    family, call = engine.Family(model, FINE, pruning.global_rank(model, None)), engine.FirstCall(pruning.twin(model))
+    with torch.inference_mode():
+        call.of(data)
+        family.see(call)
+        family.lay_out(data)
+        assert family.first.by_columns is by_columns
+        torch.testing.assert_close(family.at(40)(data), pruning.prune(model, FINE[40])(data))
 
 
 @pytest.mark.parametrize("name", IMAGES)
@@ -281,10 +310,10 @@ def test_a_first_layer_is_multiplied_only_now_and_then(monkeypatch):
     monkeypatch.setattr(engine, "_product", counted)
     model = nn.Sequential(nn.Linear(200, 30), nn.ReLU(), nn.Linear(30, 4))
     evaluation.loss_table(model, torch.randn(20, 200), FINE, moved, batch_size=10)
-    assert len(calls) == 2 * -(-100 // engine.FRESH)  # two batches
+    assert len(calls) == 2 * (1 + -(-100 // engine.FRESH))  # two batches, the full network too
     calls.clear()
     evaluation.loss_table(model, torch.randn(20, 200), COARSE, moved, batch_size=10)
-    assert len(calls) == 2 * 4
+    assert len(calls) == 2 * (1 + 4)
 
 
 @pytest.mark.parametrize(
@@ -314,6 +343,9 @@ def test_only_plain_linear_layers_of_rows_are_updated(layer, inputs, expected):
         lambda x, w, b: (x[:0], w, b),
         lambda x, w, b: (x[:, :0], w[:, :0], b),
         lambda x, w, b: (x, w[:0], b[:0]),
+        lambda x, w, b: (x.T.contiguous().T, w, None),
+        lambda x, w, b: (x.T.contiguous().T, w[:0], b[:0]),
+        lambda x, w, b: (x[:1], w, b),
         lambda x, w, b: (x.double(), w.double(), b.double()),
     ],
 )
@@ -322,7 +354,7 @@ def test_products_are_those_of_torch_in_every_form(form):
     with torch.inference_mode():
         got, want = engine._product(inputs, weight, bias), linear(inputs, weight, bias)
     torch.testing.assert_close(got, want, rtol=1e-5, atol=1e-5)
-    assert got.stride() == want.stride()
+    assert got.is_contiguous()
 
 
 def test_wrong_widths_are_refused_by_the_fast_kernel_too():
