@@ -19,7 +19,7 @@ from torch.nn import functional
 
 from confprune_edu import pruning
 
-FRESH = 64  # ratios after which the first layer is multiplied anew, so that rounding errors do not add up
+FRESH = 128  # ratios after which the first layer is multiplied anew, so that rounding errors do not add up
 SPARSE = 1 / 16  # share of a layer's weights up to which adding a difference beats multiplying anew
 PROBE = 8  # examples whose inputs are compared before an updated output is used
 
@@ -42,11 +42,12 @@ class Family:
     def __init__(self, model: nn.Module, grid: NDArray[np.float64], rank: Tensor) -> None:
         own = pruning.twin(model)
         self.weights = [own.get_parameter(name) for name in pruning.prunable(model)]
+        self.zeros = [weight.new_zeros(()) for weight in self.weights]
         self.dense = [weight.detach().clone() for weight in self.weights]
         self.steps = _steps(rank, grid, [weight.numel() for weight in self.weights])
         self.parameters = list(own.parameters())
-        parameters = {id(parameter): parameter for parameter in self.parameters}
-        self.networks = [copy.deepcopy(own, dict(parameters)) for _ in grid]
+        self.shared = {id(parameter): parameter for parameter in self.parameters} | _unused_hooks(own)
+        self.networks = [copy.deepcopy(own, dict(self.shared)) for _ in grid]
         self.reached = -1
         self.first: FirstLayer | None = None
         self.begins = ""
@@ -64,20 +65,25 @@ class Family:
         if self.first is None and call.inputs is not None:
             self._update_from(call.name)
         if self.first is not None:
-            self.first.see(call.inputs if call.name == self.begins else None)
+            self.first.see(*((call.inputs, call.outputs) if call.name == self.begins else (None, None)))
 
     def lay_out(self, inputs: Any) -> None:
-        """Give the first layer's outputs column by column, as they are updated, if the networks take them like that.
+        """Let the linear layers pass on columns, as the first one's outputs are updated, if the networks take them.
 
         Turning them would cost more than updating them, but what follows may insist on rows, as a `view` does.
         """
-        if self.first is not None:
-            probe = copy.deepcopy(self.at(0), {id(parameter): parameter for parameter in self.parameters})
-            self.first.by_columns = True
-            try:
-                probe(inputs)
-            except Exception:  # with rows the same call has just been answered
-                self.first.by_columns = False
+        if self.first is None:
+            return
+        probe = copy.deepcopy(self.at(0), dict(self.shared))
+        self.first.by_columns = True
+        _pass_columns_on(probe)
+        try:
+            probe(inputs)
+        except Exception:  # with rows the same call has just been answered
+            self.first.by_columns = False
+        else:
+            for network in self.networks:
+                _pass_columns_on(network)
 
     def _update_from(self, name: str) -> None:
         """Let the linear layer `name`, the first with prunable weights, be updated from ratio to ratio."""
@@ -96,12 +102,18 @@ class Family:
                 weight.copy_(dense)
             self.reached = -1
         for step in self.steps[self.reached + 1 : j + 1]:
-            for weight, gone in zip(self.weights, step, strict=True):
-                weight.put_(gone.to(weight.device), weight.new_zeros(()).expand(len(gone)))
+            for weight, zero, gone in zip(self.weights, self.zeros, step, strict=True):
+                weight.put_(gone.to(weight.device), zero.expand(len(gone)))
         self.reached = j
         if self.first is not None:
             self.first.move_to(j)
         return self.networks[j]
+
+
+def _unused_hooks(network: nn.Module) -> dict[int, Any]:
+    """The empty registers of hooks, a dozen a module and most of what a copy would have to copy, by their id."""
+    registers = (value for module in network.modules() for name, value in vars(module).items() if "hooks" in name)
+    return {id(register): register for register in registers if not register}
 
 
 def _steps(rank: Tensor, grid: NDArray[np.float64], sizes: list[int]) -> list[list[Tensor]]:
@@ -125,60 +137,73 @@ class FirstLayer:
     def __init__(self, layer: nn.Linear, dense: Tensor, steps: list[Tensor]) -> None:
         self.weight, self.bias = layer.weight, layer.bias  # the weight is pruned in place by `Family`
         self.updates = [_update(dense, gone) for gone in steps]
-        self.inputs: Tensor | None = None
-        self.outputs = self.transposed = dense.new_empty(0)  # (width, batch), (features, batch)
+        self.inputs: Tensor | None = None  # both by columns: (features, batch) and (width, batch)
+        self.outputs: Tensor | None = None
+        self.probe: Tensor | None = None  # some of the inputs, by rows
         self.reached = -1
         self.by_columns = False  # the layout of what is given, see `Family.lay_out`
 
     def __deepcopy__(self, memo: Any) -> "FirstLayer":
         return self
 
-    def see(self, inputs: Tensor | None) -> None:
-        """Begin with a batch, the layer's inputs (batch, features); None: there is nothing to stand in for."""
-        self.inputs, self.reached = inputs, -1
-        if inputs is not None:
-            self.transposed = inputs.T.contiguous()
+    def see(self, inputs: Tensor | None, outputs: Tensor | None) -> None:
+        """Begin with a batch, the full layer's inputs and outputs; None: there is nothing to stand in for."""
+        self.inputs, self.outputs, self.reached = inputs, outputs, -1
+        self.probe = None if inputs is None else _turned(inputs[:, :PROBE])
 
     def move_to(self, j: int) -> None:
         """Make the outputs those of ratio j, where a batch has been seen."""
-        if self.inputs is None or j == self.reached:
+        if self.inputs is None or self.outputs is None or j == self.reached:
             return
-        update = self.updates[j]
-        if update is None or self.reached != j - 1 or j % FRESH == 0:
-            self.outputs = _product(self.inputs, self.weight, self.bias).T.contiguous()
+        updates = self.updates[self.reached + 1 : j + 1]
+        if j < self.reached or (j + 1) // FRESH > (self.reached + 1) // FRESH or None in updates:
+            self.outputs = _product(self.inputs.T, self.weight, self.bias, columns=True).T.contiguous()
         else:
-            columns, begins, values = update
-            self.outputs += functional.embedding_bag(
-                columns, self.transposed, begins, mode="sum", per_sample_weights=values
-            )
+            for columns, begins, values in filter(None, updates):
+                self.outputs += functional.embedding_bag(
+                    columns, self.inputs, begins, mode="sum", per_sample_weights=values
+                )
         self.reached = j
 
     def of(self, inputs: Tensor) -> Tensor | None:
         """The outputs (batch, width), a copy; None if these are not the inputs that were seen."""
-        seen = self.inputs
-        if seen is None or inputs.shape != seen.shape or not torch.equal(inputs[:PROBE], seen[:PROBE]):
+        if self.inputs is None or self.outputs is None or self.probe is None:
             return None
-        if self.by_columns:
-            return self.outputs.clone().T
-        return self.outputs.T.clone(memory_format=torch.contiguous_format)
+        if inputs.shape != self.inputs.T.shape or not torch.equal(inputs[:PROBE], self.probe):
+            return None
+        return self.outputs.clone().T if self.by_columns else _turned(self.outputs)
 
 
-def _update(dense: Tensor, gone: Tensor) -> tuple[Tensor, Tensor, Tensor] | None:
-    """What the zeros at the positions `gone` change in `dense`, by rows: columns, where each row begins, values."""
+def _update(dense: Tensor, gone: Tensor) -> tuple[Tensor, ...] | None:
+    """What the zeros at the positions `gone` change in `dense`, by rows: columns, where each row begins, values.
+
+    Empty where nothing changes; None where too much does.
+    """
     if len(gone) > SPARSE * dense.numel():
         return None
+    if len(gone) == 0:
+        return ()
     starts = torch.arange(len(dense)) * dense.shape[1]
     return gone % dense.shape[1], torch.searchsorted(gone, starts), -dense.flatten()[gone]
 
 
-def _product(inputs: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-    """`F.linear` by oneDNN, which is never far from a processor's best; what `F.linear` takes can be half as fast."""
+def _turned(matrix: Tensor) -> Tensor:
+    """The transpose, a copy, row by row."""
+    return matrix.T.clone(memory_format=torch.contiguous_format)
+
+
+def _product(inputs: Tensor, weight: Tensor, bias: Tensor | None, columns: bool = False) -> Tensor:
+    """`F.linear` by oneDNN, which is never far from a processor's best; what `F.linear` takes can be half as fast.
+
+    With `columns`, inputs that lie column by column give outputs that do; all else gives rows.
+    """
     given = [inputs, weight] if bias is None else [inputs, weight, bias]
     if ONEDNN is None or inputs.shape[1] == 0 or any(tensor.dtype != torch.float32 for tensor in given):
         return functional.linear(inputs, weight, bias)
     if inputs.T.is_contiguous() and not inputs.is_contiguous():
-        outputs = ONEDNN(weight.contiguous(), inputs, None, "none", [], "").T.contiguous()
-        return outputs if bias is None else outputs.add_(bias)
+        outputs = ONEDNN(weight.contiguous(), inputs, None, "none", [], "")
+        outputs = outputs.T if bias is None else outputs.T.add_(bias)
+        return outputs if columns else outputs.contiguous()
     inputs, weight, *rest = (tensor.contiguous() for tensor in given)
     return ONEDNN(inputs, weight, rest[0] if rest else None, "none", [], "")
 
@@ -195,6 +220,21 @@ def quicken(network: nn.Module) -> None:
     for module in network.modules():
         if type(module) is nn.Linear:
             module.__class__ = _Multiplied
+
+
+class _Passing(_Multiplied):
+    """A linear layer that passes columns on where it is given columns."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        if not _plain(input):
+            return super().forward(input)
+        return _product(input, self.weight, self.bias, columns=True)
+
+
+def _pass_columns_on(network: nn.Module) -> None:
+    for module in network.modules():
+        if type(module) is _Multiplied:
+            module.__class__ = _Passing
 
 
 class _Updated(_Multiplied):
@@ -218,22 +258,15 @@ def _plain(inputs: Any) -> bool:
 
 
 class FirstCall:
-    """Notes which layer with prunable weights a network calls first, and with what."""
+    """Notes which layer with prunable weights a network calls first, with what, and what it answers."""
 
     def __init__(self, network: nn.Module) -> None:
-        self.network, self.called, self.name = network, False, ""
-        self.inputs: Tensor | None = None  # of a linear layer for which `FirstLayer` can stand in
-        owners = {name.rpartition(".")[0] for name in pruning.prunable(network)}
-        for owner in sorted(owners):
-            network.get_submodule(owner).register_forward_pre_hook(self._note(owner))
-
-    def _note(self, owner: str) -> Any:
-        def hook(layer: nn.Module, inputs: Any) -> None:
-            if not self.called:
-                self.name, self.called = owner, True
-                self.inputs = inputs[0].clone() if _updatable(layer, inputs) else None
-
-        return hook
+        self.network = network
+        self._forget()
+        for owner in sorted({name.rpartition(".")[0] for name in pruning.prunable(network)}):
+            layer = network.get_submodule(owner)
+            layer.register_forward_pre_hook(self._note_inputs(owner))
+            layer.register_forward_hook(self._note_outputs, prepend=True)  # as the layer gives them
 
     def of(self, inputs: Any) -> Any:
         """The network's outputs."""
@@ -241,7 +274,21 @@ class FirstCall:
         return self.network(inputs)
 
     def _forget(self) -> None:
-        self.called, self.name, self.inputs = False, "", None
+        self.called, self.name = False, ""
+        self.inputs: Tensor | None = None  # by columns, of a linear layer for which `FirstLayer` can stand in
+        self.outputs: Tensor | None = None
+
+    def _note_inputs(self, owner: str) -> Any:
+        def hook(layer: nn.Module, inputs: Any) -> None:
+            if not self.called:
+                self.name, self.called = owner, True
+                self.inputs = _turned(inputs[0]) if _updatable(layer, inputs) else None
+
+        return hook
+
+    def _note_outputs(self, layer: nn.Module, inputs: Any, outputs: Any) -> None:
+        if self.inputs is not None and self.outputs is None:  # the first layer has no other inside
+            self.outputs = _turned(outputs)
 
 
 def _updatable(layer: nn.Module, inputs: Any) -> bool:

@@ -284,7 +284,7 @@ def _by_batch(task: _Task, rank: Tensor) -> Iterator[Part]:
                 call, family = _begin(task, rank, x)
             inputs, targets = engine.laid_out(_to(x, task.device), task.full), _to(y, task.device)
             state, given = pruning.random_state(), _own(inputs)
-            known = _told(call.of, given, task.full), targets
+            known = _by_rows(_told(call.of, given, task.full)), targets
             family.see(call)
             written = not _equal(given, inputs)
             if first:
@@ -297,7 +297,8 @@ def _by_batch(task: _Task, rank: Tensor) -> Iterator[Part]:
                     given = _own(inputs)
                 network = family.at(j)
                 with family.watched() if first else contextlib.nullcontext():
-                    rows.append(_values(task, network, given, known, ratio))
+                    output = _by_rows(network(given))
+                rows.append(_values(task, output, _size(inputs), known, ratio))
                 bar.update()
             yield [np.column_stack(table) for table in zip(*rows, strict=True)]
 
@@ -334,7 +335,7 @@ def _by_ratio(task: _Task, copies: Iterator[nn.Module]) -> Iterator[list[NDArray
                 with pruning.same_random_state():
                     engine.lay_out(task.full, _to(x, task.device))
             inputs = engine.laid_out(_to(x, task.device), task.full)
-            known.append(((_told(task.full, _own(inputs), task.full), _to(y, task.device)), mark))
+            known.append(((_by_rows(_told(task.full, _own(inputs), task.full)), _to(y, task.device)), mark))
     if not known:
         raise ValueError("data must hold at least one calibration example")
     with task.bar(len(task.grid)) as bar:
@@ -349,7 +350,8 @@ def _by_ratio(task: _Task, copies: Iterator[nn.Module]) -> Iterator[list[NDArray
                             "data gave other examples on its second pass: a loader must repeat them in the same order"
                         )
                     inputs = engine.laid_out(_to(batch[0], task.device), task.full)
-                    parts.append(_values(task, candidate, _own(inputs), pair[0], ratio))
+                    output = _by_rows(candidate(_own(inputs)))
+                    parts.append(_values(task, output, _size(inputs), pair[0], ratio))
             bar.update()
             yield [np.concatenate(column) for column in zip(*parts, strict=True)]
 
@@ -366,10 +368,9 @@ def _told(call: Callable[[Any], Any], inputs: Any, network: nn.Module) -> Any:
         raise
 
 
-def _values(task: _Task, candidate: nn.Module, inputs: Any, known: tuple[Any, Any], ratio: float) -> list[NDArray[Any]]:
-    """Losses (batch,) of one network on one batch, in the order of `task.losses`, checked."""
-    size = _size(inputs)
-    output, values = candidate(inputs), []
+def _values(task: _Task, output: Any, size: int | None, known: tuple[Any, Any], ratio: float) -> list[NDArray[Any]]:
+    """Losses (batch,) of one network's outputs on one batch, in the order of `task.losses`, checked."""
+    values = []
     for k, (name, loss) in enumerate(task.losses.items()):
         own = output if k == len(task.losses) - 1 else _own(output)  # a loss may write into what it is given
         value = torch.as_tensor(loss(own, _own(known[0]), _own(known[1])))
@@ -465,7 +466,12 @@ def _to(value: Any, device: torch.device) -> Any:
 
 def _own(value: Any) -> Any:
     """A copy that a network or a loss may write into."""
-    return tree_map_only(Tensor, Tensor.clone, value)
+    return value.clone() if isinstance(value, Tensor) else tree_map_only(Tensor, Tensor.clone, value)
+
+
+def _by_rows(value: Any) -> Any:
+    """Outputs as a loss expects them, to which it may apply `view`, whatever the memory format of the layers."""
+    return tree_map_only(Tensor, lambda t: t.contiguous() if t.layout == torch.strided else t, value)
 
 
 def _equal(one: Any, other: Any) -> bool:

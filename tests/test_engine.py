@@ -226,6 +226,16 @@ def test_the_format_of_a_network_is_the_fast_one_where_it_can_be():
     }
 
 
+@pytest.mark.parametrize("loss", [lambda p, f, y: p.view(len(p), -1), lambda p, f, y: f.view(len(f), -1)])
+def test_a_loss_may_view_the_outputs_of_networks_that_are_laid_out_channels_last(loss):
+    def seen(pruned, full, target):
+        return torch.sigmoid(loss(pruned, full, target).mean(1))
+
+    model, data = IMAGES["convolution"](), torch.randn(6, 3, 8, 8)
+    table = evaluation.loss_table(model, data, FINE[::20], seen)
+    np.testing.assert_allclose(table, np.column_stack(list(evaluation.loss_columns(model, data, FINE[::20], seen))))
+
+
 def test_wrong_inputs_are_still_told_by_the_network():
     with pytest.raises(RuntimeError, match="channels"):
         evaluation.loss_table(IMAGES["convolution"](), torch.randn(4, 5, 8, 8), [0.5], moved)
@@ -303,17 +313,18 @@ def test_networks_that_draw_see_the_same_numbers_at_every_ratio_and_others_in_ev
 def test_a_first_layer_is_multiplied_only_now_and_then(monkeypatch):
     calls, product = [], engine._product
 
-    def counted(inputs, weight, bias):
+    def counted(inputs, weight, bias, columns=False):
         calls.extend([1] * (len(weight) == 30))  # the first layer
-        return product(inputs, weight, bias)
+        return product(inputs, weight, bias, columns)
 
     monkeypatch.setattr(engine, "_product", counted)
+    monkeypatch.setattr(engine, "FRESH", 64)
     model = nn.Sequential(nn.Linear(200, 30), nn.ReLU(), nn.Linear(30, 4))
     evaluation.loss_table(model, torch.randn(20, 200), FINE, moved, batch_size=10)
-    assert len(calls) == 2 * (1 + -(-100 // engine.FRESH))  # two batches, the full network too
+    assert len(calls) == 2 * (1 + 1)  # in each of two batches the full network, and once anew
     calls.clear()
     evaluation.loss_table(model, torch.randn(20, 200), COARSE, moved, batch_size=10)
-    assert len(calls) == 2 * (1 + 4)
+    assert len(calls) == 2 * (1 + 3)  # at ratio 0 nothing has changed
 
 
 @pytest.mark.parametrize(
@@ -371,9 +382,9 @@ def test_without_the_fast_kernel_the_table_is_the_same(monkeypatch, mlp, digits)
 
 def test_errors_do_not_add_up():
     model = nn.Sequential(nn.Linear(784, 300), nn.ReLU(), nn.Linear(300, 10))
-    data = torch.rand(50, 784)
-    got = evaluation.loss_table(model, data, FINE, moved)
-    want = by_copies(model.double(), data.double(), FINE)
+    data, finer = torch.rand(50, 784), np.arange(0, 300) / 300
+    got = evaluation.loss_table(model, data, finer, moved)
+    want = by_copies(model.double(), data.double(), finer)
     assert abs(got - want).max() < 1e-6
 
 
