@@ -26,8 +26,10 @@ from functools import partial
 from pathlib import Path
 
 from confprune_edu import __version__
+from confprune_edu.memory import available_mb
 
 WIDTH = 96  # columns of everything that is printed
+NOTEBOOK_MB = 1200  # what a notebook may take
 WIDGET_STATE = "application/vnd.jupyter.widget-state+json"
 WIDGET_VIEW = "application/vnd.jupyter.widget-view+json"
 
@@ -484,9 +486,18 @@ def run_command(arguments):
     assigned = assign({name: parameter_value(text) for name, text in arguments.parameters}, chosen)
     output_dir = make_output_dir(arguments.output_dir, folder)
     logging.getLogger("papermill").setLevel(logging.CRITICAL)  # it reports failures a second time, across the bar
-    outcomes = run_notebooks(assigned, output_dir, timeout=arguments.timeout, jobs=arguments.jobs)
+    jobs = side_by_side(available_mb()) if arguments.jobs is None else arguments.jobs
+    outcomes = run_notebooks(assigned, output_dir, timeout=arguments.timeout, jobs=jobs)
     print(summary(outcomes))
     return int(any(outcome.failure for outcome in outcomes))
+
+
+def side_by_side(free_mb):
+    """How many notebooks to run at once: one a core, while each may take the most that a notebook takes; at least one.
+
+    `free_mb` is the memory that is left; None, where that is not known, gives one.
+    """
+    return max(1, min(os.cpu_count() or 1, int((free_mb or 0) // NOTEBOOK_MB)))
 
 
 def make_output_dir(output_dir, folder):
@@ -578,7 +589,7 @@ def build_parser():
     add("names", nargs="*", metavar="NAME", help="a notebook or the start of its name, such as 05; default: all")
     add("-p", dest="parameters", nargs=2, action="append", default=[], metavar=("KEY", "VALUE"), help="set a parameter")
     add("--output-dir", type=Path, default=Path("executed"), help="folder of the executed copies (%(default)s)")
-    add("--jobs", type=positive, default=1, metavar="N", help="notebooks run side by side (%(default)s)")
+    add("--jobs", type=positive, metavar="N", help="notebooks run side by side (one a core, while memory allows)")
     add("--timeout", type=positive, default=600, metavar="S", help="seconds that one cell may take (%(default)s)")
     measured = commands.add_parser("bench", help="how fast a loss table is here, against the usual ways")
     measured.set_defaults(command=bench)

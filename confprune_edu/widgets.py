@@ -5,6 +5,7 @@ nbconvert) it draws once, at the defaults, as a plain output of the cell: the fi
 """
 
 import functools
+import gc
 import math
 import os
 import time
@@ -52,11 +53,22 @@ def explore(draw: Callable[..., Any], **controls: Control) -> None:
     if not is_live():
         display(draw(**{name: control.keywords["value"] for name, control in controls.items()}))
         return
+    _settle()
     rows = {name: control() for name, control in controls.items()}
     sliders = [slider for _, *twins in rows.values() for slider in twins]
     figure = ipywidgets.interactive_output(show, {name: row[0] for name, row in rows.items()})
     shown = ipywidgets.VBox([*(ipywidgets.HBox(row) for row in rows.values()), figure])
     display(shown.add_class("confprune-explorer"))
+
+
+def _settle() -> None:
+    """Spare the garbage collector what is in memory by now: with torch loaded, one round through it takes 0.2 s.
+
+    Such a round would hold up a redraw now and then. What becomes garbage later is found when the next explorer opens.
+    """
+    gc.unfreeze()
+    gc.collect()
+    gc.freeze()
 
 
 def is_live() -> bool:

@@ -186,6 +186,12 @@ def test_a_cell_may_not_take_longer_than_the_timeout(folder, capsys, caplog):
     assert not caplog.records  # nothing is reported twice
 
 
+def test_jobs_are_as_many_as_cores_and_memory_allow(monkeypatch):
+    monkeypatch.setattr(course.os, "cpu_count", lambda: 4)
+    left = {None: 1, 100: 1, 2399: 1, 2400: 2, 4000: 3, 50_000: 4}
+    assert {mb: course.side_by_side(mb) for mb in left} == left
+
+
 def test_jobs_run_side_by_side(folder, capsys):
     meet = (
         "import pathlib, time\npathlib.Path({!r}).touch()\nwhile not pathlib.Path({!r}).exists():\n    time.sleep(0.05)"
@@ -210,7 +216,7 @@ import pathlib, signal, sys
 from confprune_edu import course
 signal.signal(signal.SIGINT, signal.default_int_handler)  # the tests may run in the background, where it is ignored
 course.notebooks_folder = lambda: pathlib.Path("notebooks").resolve()
-sys.exit(course.main(["run"]))"""
+sys.exit(course.main(["run", "--jobs", "1"]))"""
 
 
 @pytest.fixture
