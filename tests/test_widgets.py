@@ -1,6 +1,7 @@
 """Explorers without a browser: what is drawn and when, how a control and its slider follow each other."""
 
 import base64
+import gc
 import threading
 
 import ipywidgets
@@ -127,6 +128,15 @@ def test_with_a_reader_it_redraws_with_the_values_of_the_controls(shown, monkeyp
     drawn = [thing for thing in shown if isinstance(thing, dict)]
     assert drawn[0] == {"slider": 0.5, "log_slider": 0.05, "integer": 100, "menu": "bonferroni"}
     assert drawn[-1] == drawn[0] | {"slider": 0.7, "menu": "holm"} and len(drawn) == 3
+
+
+def test_a_live_explorer_spares_the_collector_what_is_loaded(shown, monkeypatch):
+    before = gc.get_freeze_count()
+    try:
+        explorer(monkeypatch, shown, lambda n: n, n=CONTROLS["integer"])
+        assert gc.get_freeze_count() > max(before, len(gc.get_objects()))
+    finally:
+        gc.unfreeze()
 
 
 @pytest.mark.parametrize(("seconds", "follows"), [(0.001, True), (1.0, False)])
