@@ -230,3 +230,10 @@ def test_probabilities_are_not_taken_for_logits():
     losses.confidence(logits)  # a warning would be an error here
     losses.confidence(logits.log_softmax(dim=1))
     losses.confidence(torch.tensor([[0.7, 0.3], [0.5, 0.9]]))  # only one row of these sums to 1
+
+
+def test_infinite_scores_are_scores():
+    scores = torch.tensor([[torch.inf, -torch.inf], [0.0, 1.0]])
+    assert losses.error(scores, None, torch.tensor([0, 0])).tolist() == [False, True]
+    with pytest.raises(ValueError, match="NaN"):
+        losses.error(torch.tensor([[torch.inf, -torch.inf], [torch.nan, 1.0]]), None, torch.tensor([0, 0]))
