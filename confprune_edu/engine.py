@@ -45,6 +45,7 @@ class Family:
         self.zeros = [weight.new_zeros(()) for weight in self.weights]
         self.dense = [weight.detach().clone() for weight in self.weights]
         self.steps = _steps(rank, grid, [weight.numel() for weight in self.weights])
+        self.starts_full = not any(map(len, self.steps[0]))  # nothing is pruned at the first ratio
         self.parameters = list(own.parameters())
         self.shared = {id(parameter): parameter for parameter in self.parameters} | _unused_hooks(own)
         self.networks = [copy.deepcopy(own, dict(self.shared)) for _ in grid]

@@ -288,16 +288,19 @@ def _by_batch(task: _Task, rank: Tensor) -> Iterator[Part]:
             family.see(call)
             written = not _equal(given, inputs)
             if first:
-                with family.watched():
+                with family.watched(), pruning.same_random_state():
                     family.lay_out(_own(inputs))
             rows = []
             for j, ratio in enumerate(task.grid):
-                pruning.set_random_state(state)  # the full network and each pruned one draw the same numbers
-                if written:  # and see the same inputs
-                    given = _own(inputs)
-                network = family.at(j)
-                with family.watched() if first else contextlib.nullcontext():
-                    output = _by_rows(network(given))
+                if j == 0 and family.starts_full:  # the full network has answered, and drawn what it draws
+                    output = _own(known[0])
+                else:
+                    pruning.set_random_state(state)  # the full network and each pruned one draw the same numbers
+                    if written:  # and see the same inputs
+                        given = _own(inputs)
+                    network = family.at(j)
+                    with family.watched() if first else contextlib.nullcontext():
+                        output = _by_rows(network(given))
                 rows.append(_values(task, output, _size(inputs), known, ratio))
                 bar.update()
             yield [np.column_stack(table) for table in zip(*rows, strict=True)]

@@ -236,6 +236,32 @@ def test_a_loss_may_view_the_outputs_of_networks_that_are_laid_out_channels_last
     np.testing.assert_allclose(table, np.column_stack(list(evaluation.loss_columns(model, data, FINE[::20], seen))))
 
 
+def test_what_prunes_nothing_is_not_evaluated_again():
+    calls = []
+
+    class Counted(nn.Linear):
+        def forward(self, x):
+            calls.append(len(x))
+            return super().forward(x)
+
+    model, data = Counted(20, 4), torch.randn(6, 20)
+    assert not evaluation.loss_table(model, data, [0.0, 0.5], moved, batch_size=3)[:, 0].any()
+    assert calls == [3] * 4  # in each batch the full network and ratio 0.5
+    calls.clear()
+    evaluation.loss_table(model, data, [0.25, 0.5], moved, batch_size=3)
+    assert calls == [3] * 6
+
+
+def test_losses_draw_the_same_numbers_whether_or_not_the_full_network_is_evaluated_again():
+    def drawn(pruned, full, target):
+        return torch.rand(len(pruned))
+
+    model, data = Noisy(20, 4), torch.ones(6, 20)
+    for ratios in ([0.0], [0.0, 0.5]):
+        table = evaluation.loss_table(model, data, ratios, drawn, batch_size=2)
+        assert (table == table[:, :1]).all() and len(set(table[:, 0])) == 6
+
+
 def test_wrong_inputs_are_still_told_by_the_network():
     with pytest.raises(RuntimeError, match="channels"):
         evaluation.loss_table(IMAGES["convolution"](), torch.randn(4, 5, 8, 8), [0.5], moved)

@@ -302,8 +302,10 @@ def test_models_are_evaluated_in_eval_mode_without_gradients():
 
     model = nn.Sequential(Witness(4, 8), nn.BatchNorm1d(8), nn.Dropout(0.5), nn.Linear(8, 3)).train()
     x = torch.randn(40, 4)
-    assert not evaluation.loss_table(model, x, [0.0], losses.disagreement).any()  # dropout or batch means would show
-    assert seen == [(False, True)] * 2 and model.training
+    (column,) = evaluation.loss_columns(model, x, [0.0], losses.disagreement)
+    assert not column.any()  # dropout or batch means would show
+    evaluation.loss_table(model, x, [0.5], losses.disagreement)
+    assert seen == [(False, True)] * 4 and model.training
 
 
 def test_a_network_that_writes_into_its_input_sees_the_same_input_each_time():
@@ -361,10 +363,10 @@ def test_nothing_is_evaluated_before_it_is_asked_for(counted):
 
 @pytest.mark.parametrize("failing", range(4))
 def test_no_ratio_beyond_the_first_failure(counted, failing):
-    def loss(pruned, full, target):  # ratio 0 takes the second pass, and so on
+    def loss(pruned, full, target):  # the first ratio takes the second pass, and so on
         return torch.full((40,), float(Counted.passes == failing + 2))
 
-    settings = dict(alpha=0.2, delta=0.1, ratios=[0.0, 0.2, 0.4, 0.6])
+    settings = dict(alpha=0.2, delta=0.1, ratios=[0.1, 0.2, 0.4, 0.6])
     result = calibration.calibrate(counted, torch.randn(40, 6), loss, **settings)
     assert Counted.passes == failing + 2
     assert np.isfinite(result.p_values).tolist() == [j <= failing for j in range(4)]
