@@ -11,10 +11,13 @@ inside the mask.
 """
 
 import warnings
+from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import Tensor
+
+from confprune_edu import _checks
 
 
 def disagreement(pruned: Tensor, full: Tensor, target: Any = None) -> Tensor:
@@ -249,3 +252,17 @@ def _dice(a: Tensor, b: Tensor) -> Tensor:
     if a.shape != b.shape:
         raise ValueError(f"target must have the shape of the outputs, {tuple(a.shape)}, got {tuple(b.shape)}")
     return _ratio(2 * _area(a & b), _area(a) + _area(b))
+
+
+Loss = Callable[[Any, Any, Any], Tensor]
+
+
+def loss_range(loss: Loss) -> tuple[float, float]:
+    """The interval that holds the values of `loss`: its attribute `range`, or (0, 1).
+
+    >>> from confprune_edu.losses import accuracy_drop, error
+    >>> loss_range(accuracy_drop), loss_range(error)
+    ((-1.0, 1.0), (0.0, 1.0))
+    """
+    inner = getattr(loss, "func", None)  # of a functools.partial
+    return _checks.interval(getattr(loss, "range", getattr(inner, "range", (0.0, 1.0))), "loss.range")

@@ -8,7 +8,9 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.special import bdtrc
 
-from confprune_edu import _checks, fwer, grids, pvalues, selective
+from confprune_edu import _checks, fwer, pvalues
+from confprune_edu.selective import evidence, procedures, recipe
+from confprune_edu.selective.certificate import pick
 
 Floats = NDArray[np.float64]
 Law = Callable[[Floats, int, np.random.Generator], NDArray[Any]]
@@ -294,13 +296,13 @@ def selective_splits(
     confidence: ArrayLike,
     losses: ArrayLike,
     ratios: Sequence[float] | NDArray[Any],
-    thresholds: Sequence[float] | NDArray[Any] = selective.THRESHOLDS,
+    thresholds: Sequence[float] | NDArray[Any] = recipe.THRESHOLDS,
     *,
     n_calibration: int,
     alpha: float,
     delta: float,
     p_value: str = "binomial",
-    procedure: grids.Procedure = "rows",
+    procedure: procedures.Procedure = "rows",
     coverage: float | None = None,
     split: float = 0.5,
     by: str = "ratio",
@@ -343,24 +345,24 @@ def selective_splits(
     (0.5, 0.0)
     """
     grid, ends = _checks.ratios(ratios), _checks.interval(loss_range, "loss_range")
-    recipe = selective.Recipe(alpha, delta, p_value, procedure, coverage, split, ends)
-    tables = selective.tables_of(confidence, losses, grid, thresholds, ends)
+    plan = recipe.Recipe(alpha, delta, p_value, procedure, coverage, split, ends)
+    tables = recipe.tables_of(confidence, losses, grid, thresholds, ends)
     size = _calibration_size(n_calibration, len(tables.losses))
-    whole = grids.tally(tables.cells, tables.losses, len(tables.thresholds))
+    whole = evidence.tally(tables.cells, tables.losses, len(tables.thresholds))
     true = whole.means(*ends), whole.selected / len(tables.losses)
     false = _breaks(*true, alpha, coverage)
     rng, wrong, chosen = np.random.default_rng(seed), [], []
     for _ in range(_checks.positive_int(trials, "trials")):
-        outcome = recipe.test(tables, rng.permutation(len(tables.losses))[:size])
+        outcome = plan.test(tables, rng.permutation(len(tables.losses))[:size])
         share = outcome.counts.selected / outcome.n
         wrong.append((outcome.rejected & false).any())
-        chosen.append(selective.pick(outcome.rejected, share, by, min_coverage) or (-1, -1))
+        chosen.append(pick(outcome.rejected, share, by, min_coverage) or (-1, -1))
     row, column = np.array(chosen).T
     ratio, threshold, risk, share = (
         np.where(row < 0, np.nan, values)
         for values in (grid[row], tables.thresholds[column], *(table[row, column] for table in true))
     )
-    return SelectiveSplits(ratio, threshold, risk, share, np.array(wrong), recipe.alpha, recipe.delta, recipe.floor)
+    return SelectiveSplits(ratio, threshold, risk, share, np.array(wrong), plan.alpha, plan.delta, plan.floor)
 
 
 def _breaks(risk: Floats, coverage: Floats, alpha: float, floor: float | None) -> NDArray[np.bool_]:

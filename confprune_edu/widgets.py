@@ -17,7 +17,8 @@ import numpy as np
 from IPython import get_ipython
 from IPython.display import display
 
-from confprune_edu import calibration, data, fwer, grids, plots, pvalues, selective
+from confprune_edu import calibration, certificates, data, fwer, plots, pvalues, selective
+from confprune_edu.selective import procedures
 
 NAMED: dict[str, Any] = {"style": {"description_width": "20em"}, "layout": {"width": "36em"}}
 SLIDER: dict[str, Any] = {"readout": False, "layout": {"width": "16em"}}
@@ -256,7 +257,7 @@ def selective_explorer(
         draw,
         alpha=log_slider("tolerated selective risk alpha", alpha, -3, -0.5),
         delta=log_slider("error budget delta", delta, -3, -0.3),
-        procedure=menu("procedure", [*grids.PROCEDURES, "split"], procedure),
+        procedure=menu("procedure", [*procedures.PROCEDURES, "split"], procedure),
         floor=slider("certified coverage (0: none)", 0.0, 0.0, 0.99, 0.01),
     )
 
@@ -282,10 +283,11 @@ def polyp_explorer(
     """
     import torch
 
-    from confprune_edu import engine, models, pruning
+    from confprune_edu import models, pruning
+    from confprune_edu.engine.shared import Family
 
     model, ratios = models.load("polyp-unet"), data.polyp_losses(loss).ratios
-    family = engine.Family(model, ratios, pruning.global_rank(model, None))
+    family = Family(model, ratios, pruning.global_rank(model, None))
 
     @functools.cache
     def found(i: int, j: int) -> Any:
@@ -293,7 +295,7 @@ def polyp_explorer(
             return (family.at(j)(frames.images[[i]]) > 0)[0, 0].numpy()
 
     @functools.cache
-    def certified(loss: str, alpha: float) -> calibration.Calibration:
+    def certified(loss: str, alpha: float) -> certificates.Calibration:
         recorded = data.polyp_losses(loss)
         home = recorded.centre < 6
         videos = calibration.group_means(recorded.losses[home], recorded.group[home])

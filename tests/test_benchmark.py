@@ -7,7 +7,8 @@ import pytest
 import torch
 from torch.utils.data import DataLoader, TensorDataset
 
-from confprune_edu import benchmark, course, data, evaluation, losses, models, plots, pruning
+from confprune_edu import data, evaluation, losses, models, pruning
+from confprune_edu.course import benchmark, command
 
 
 def test_the_usual_way_gives_the_same_table(mlp, digits):
@@ -51,7 +52,7 @@ def test_the_benchmark_runs(capsys, tmp_path, monkeypatch):
             asked.append((title, len(ways), rounds)) or benchmark.Race(title, dict.fromkeys(ways, 1.0))
         ),
     )
-    assert course.main(["bench", "--chart", str(tmp_path / "chart.png")]) == 0
+    assert command.main(["bench", "--chart", str(tmp_path / "chart.png")]) == 0
     printed = capsys.readouterr().out
     assert re.search(r"\d+ cores, \d+ threads, torch", printed)
     tables = [title.split(":")[0] for title, *_ in asked if ":" in title]
@@ -61,7 +62,7 @@ def test_the_benchmark_runs(capsys, tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("module", [True, False])
 def test_the_quick_benchmark_measures(module, capsys):
-    main = (lambda: benchmark.main(["--quick"])) if module else (lambda: course.main(["bench", "--quick"]))
+    main = (lambda: benchmark.main(["--quick"])) if module else (lambda: command.main(["bench", "--quick"]))
     assert main() == 0
     printed = capsys.readouterr().out
     assert "loss_table" in printed and "one matrix product" in printed
@@ -69,6 +70,6 @@ def test_the_quick_benchmark_measures(module, capsys):
 
 
 def test_races_are_drawn_as_multiples():
-    picture = plots.races({"one": {"bound": 2.0, "way": 1.0}, "two": {"bound": 1.0, "way": 30.0}})
+    picture = benchmark.races({"one": {"bound": 2.0, "way": 1.0}, "two": {"bound": 1.0, "way": 30.0}})
     assert [bar.get_width() for bar in picture.axes[0].patches] == [1.0, 0.5]
     assert picture.alt.endswith("One: bound 1 x, way 0.5 x; Two: bound 1 x, way 30 x.")

@@ -20,7 +20,7 @@ import pytest
 from nbformat.v4 import new_code_cell, new_notebook
 from playwright.sync_api import sync_playwright
 
-from confprune_edu import course
+from confprune_edu.course import command
 
 ROOT = Path(__file__).parents[1]
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
@@ -74,8 +74,8 @@ def lab(tmp_path_factory):
     environment = {name: value for name, value in os.environ.items() if name not in ("MPLBACKEND", "CONFPRUNE_STATIC")}
     extra = ["--no-browser", "--allow-root", "--LabApp.expose_app_in_browser=True"]
     with open(root / "server.log", "wb") as log:
-        command = course.lab_command(root / "notebooks", 0, extra)
-        server = subprocess.Popen(command, env=environment | own, cwd=root, stdout=log, stderr=log)
+        line = command.lab_command(root / "notebooks", 0, extra)
+        server = subprocess.Popen(line, env=environment | own, cwd=root, stdout=log, stderr=log)
     try:
         yield address(root, server), token
     finally:
@@ -378,11 +378,11 @@ def test_the_course_by_keyboard_alone(page, lab):
     page.goto(f"{url}/lab?reset&token={token}")
     page.wait_for_function("() => window.jupyterapp?.shell", timeout=60_000)
     ask(page, "() => window.jupyterapp.restored")
-    command(page, "Open from Path")
+    choose_command(page, "Open from Path")
     page.locator(".jp-Dialog input:focus").wait_for()
     page.keyboard.type("04_fixed_sequence_testing.ipynb\n")
     ask(page, READY)
-    command(page, "Run All Cells")
+    choose_command(page, "Run All Cells")
     for _ in range(100):
         if ask(page, ACTIVE).startswith("widgets."):
             break
@@ -399,7 +399,7 @@ def test_the_course_by_keyboard_alone(page, lab):
         page.keyboard.press("Tab")
 
 
-def command(page, name):
+def choose_command(page, name):
     """Choose a command from JupyterLab's list of commands."""
     found = page.locator(".lm-CommandPalette-input:focus")
     for _ in range(30):  # until JupyterLab listens to keys

@@ -13,7 +13,8 @@ from scipy.stats import binomtest
 from torch import nn
 
 from confprune_edu import calibration, evaluation, fwer, losses, models, pruning, pvalues
-from confprune_edu.calibration import Calibration, calibrate, calibrate_losses
+from confprune_edu.calibration import calibrate, calibrate_losses
+from confprune_edu.certificates import Calibration
 
 RATIOS = [0.0, 0.5, 0.8, 0.9, 0.95, 0.99]
 

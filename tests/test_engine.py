@@ -6,7 +6,8 @@ import torch
 from torch import nn
 from torch.nn.functional import linear
 
-from confprune_edu import engine, evaluation, losses, models, pruning
+from confprune_edu import evaluation, losses, models, pruning
+from confprune_edu.engine import first_layer, kernels, shared
 
 FINE = np.arange(0, 100) / 100  # a per cent of the weights a step: sparse updates
 COARSE = np.array([0.0, 0.3, 0.6, 0.9])  # too much changes: multiplied anew
@@ -44,7 +45,7 @@ class Erasing(nn.Sequential):
 
     def forward(self, x):
         hidden = self[0](x)
-        x[engine.PROBE :].zero_()
+        x[first_layer.PROBE :].zero_()
         return self[1](hidden.relu())
 
 
@@ -180,8 +181,8 @@ def test_tables_are_those_of_pruned_copies(name, batch_size, ratios, unchanged):
 
 def test_ratios_may_be_asked_for_in_any_order():
     model, data = InPlace(nn.Linear(20, 30), nn.Identity(), nn.Linear(30, 4)).eval(), torch.randn(9, 20)
-    family = engine.Family(model, FINE, pruning.global_rank(model, None))
-    call = engine.FirstCall(pruning.twin(model))
+    family = shared.Family(model, FINE, pruning.global_rank(model, None))
+    call = first_layer.FirstCall(pruning.twin(model))
     with torch.inference_mode():
         call.of(data)
         family.see(call)
@@ -192,7 +193,10 @@ def test_ratios_may_be_asked_for_in_any_order():
 @pytest.mark.parametrize(("name", "by_columns"), [("in place", True), ("no bias", True), ("view", False)])
 def test_first_layers_are_laid_out_as_the_network_takes_them(name, by_columns):
     model, data = NETWORKS[name]().eval(), torch.randn(9, 20)
-    family, call = engine.Family(model, FINE, pruning.global_rank(model, None)), engine.FirstCall(pruning.twin(model))
+    family, call = (
+        shared.Family(model, FINE, pruning.global_rank(model, None)),
+        first_layer.FirstCall(pruning.twin(model)),
+    )
     with torch.inference_mode():
         call.of(data)
         family.see(call)
@@ -216,9 +220,9 @@ def test_the_format_of_a_network_is_the_fast_one_where_it_can_be():
     formats = {}
     for name in ("convolution", "view", "flattened first"):
         network = IMAGES[name]().eval()
-        engine.lay_out(network, x)
-        formats[name] = engine.memory_format(network)
-        assert engine.laid_out(x, network).is_contiguous(memory_format=formats[name])
+        kernels.lay_out(network, x)
+        formats[name] = kernels.memory_format(network)
+        assert kernels.laid_out(x, network).is_contiguous(memory_format=formats[name])
     assert formats == {
         "convolution": torch.channels_last,
         "view": torch.contiguous_format,
@@ -337,14 +341,15 @@ def test_networks_that_draw_see_the_same_numbers_at_every_ratio_and_others_in_ev
 
 
 def test_a_first_layer_is_multiplied_only_now_and_then(monkeypatch):
-    calls, product = [], engine._product
+    calls, product = [], kernels.product
 
     def counted(inputs, weight, bias, columns=False):
         calls.extend([1] * (len(weight) == 30))  # the first layer
         return product(inputs, weight, bias, columns)
 
-    monkeypatch.setattr(engine, "_product", counted)
-    monkeypatch.setattr(engine, "FRESH", 64)
+    for module in (first_layer, kernels):
+        monkeypatch.setattr(module, "product", counted)
+    monkeypatch.setattr(first_layer, "FRESH", 64)
     model = nn.Sequential(nn.Linear(200, 30), nn.ReLU(), nn.Linear(30, 4))
     evaluation.loss_table(model, torch.randn(20, 200), FINE, moved, batch_size=10)
     assert len(calls) == 2 * (1 + 1)  # in each of two batches the full network, and once anew
@@ -366,7 +371,7 @@ def test_a_first_layer_is_multiplied_only_now_and_then(monkeypatch):
     ],
 )
 def test_only_plain_linear_layers_of_rows_are_updated(layer, inputs, expected):
-    assert engine._updatable(layer, inputs) is expected
+    assert first_layer._updatable(layer, inputs) is expected
 
 
 @pytest.mark.parametrize(
@@ -389,20 +394,20 @@ def test_only_plain_linear_layers_of_rows_are_updated(layer, inputs, expected):
 def test_products_are_those_of_torch_in_every_form(form):
     inputs, weight, bias = form(torch.randn(7, 20), torch.randn(30, 20), torch.randn(30))
     with torch.inference_mode():
-        got, want = engine._product(inputs, weight, bias), linear(inputs, weight, bias)
+        got, want = kernels.product(inputs, weight, bias), linear(inputs, weight, bias)
     torch.testing.assert_close(got, want, rtol=1e-5, atol=1e-5)
     assert got.is_contiguous()
 
 
 def test_wrong_widths_are_refused_by_the_fast_kernel_too():
     with torch.inference_mode(), pytest.raises(RuntimeError):
-        engine._product(torch.ones(7, 20), torch.ones(30, 21), None)
+        kernels.product(torch.ones(7, 20), torch.ones(30, 21), None)
 
 
 def test_without_the_fast_kernel_the_table_is_the_same(monkeypatch, mlp, digits):
     images = digits[0][:200]
     fast = evaluation.loss_table(mlp, images, FINE, moved)
-    monkeypatch.setattr(engine, "ONEDNN", None)
+    monkeypatch.setattr(kernels, "ONEDNN", None)
     np.testing.assert_allclose(evaluation.loss_table(mlp, images, FINE, moved), fast, rtol=0, atol=1e-5)
 
 

@@ -10,6 +10,7 @@ from torch import nn
 from torch.utils.data import BatchSampler, DataLoader, Dataset, IterableDataset, RandomSampler, TensorDataset
 
 from confprune_edu import calibration, evaluation, losses, models
+from confprune_edu.engine import passes
 
 RATIOS = [0.0, 0.6, 0.9, 0.97]
 
@@ -541,9 +542,9 @@ def test_loss_range():
         return scale * (pruned - full).abs().amax(1).clamp_max(4)
 
     own.range = (0, 4)
-    assert evaluation.loss_range(losses.error) == (0, 1)
-    assert evaluation.loss_range(own) == evaluation.loss_range(functools.partial(own, scale=0.5)) == (0, 4)
-    assert evaluation.loss_range(functools.partial(functools.partial(losses.accuracy_drop))) == (-1, 1)
+    assert losses.loss_range(losses.error) == (0, 1)
+    assert losses.loss_range(own) == losses.loss_range(functools.partial(own, scale=0.5)) == (0, 4)
+    assert losses.loss_range(functools.partial(functools.partial(losses.accuracy_drop))) == (-1, 1)
     assert evaluation.loss_table(nn.Linear(3, 3), X, [0.9], functools.partial(own, scale=0.5)).max() > 1
     with pytest.raises(ValueError, match="loss"):
         evaluation.loss_table(nn.Linear(3, 3), X, [0.9], functools.partial(own, scale=2))
@@ -570,8 +571,8 @@ def test_short_work_and_no_progress_are_silent(progress, capsys):
 
 def test_long_work_shows_its_progress_only_if_asked(monkeypatch, capsys):
     settings = []
-    real = evaluation.tqdm
-    monkeypatch.setattr(evaluation, "tqdm", lambda *a, **k: settings.append(k) or real(*a, **(k | {"delay": 0})))
+    real = passes.tqdm
+    monkeypatch.setattr(passes, "tqdm", lambda *a, **k: settings.append(k) or real(*a, **(k | {"delay": 0})))
     evaluation.loss_table(nn.Linear(3, 3), X, RATIOS, losses.disagreement)
     assert "ratio" in capsys.readouterr().err and settings[0]["delay"] == 2
     evaluation.loss_table(nn.Linear(3, 3), X, RATIOS, losses.disagreement, progress=False)

@@ -9,6 +9,7 @@ from scipy.stats import binomtest
 from confprune_edu import data, exercises, losses, plots
 from confprune_edu.calibration import calibrate_losses
 from confprune_edu.evaluation import loss_table
+from confprune_edu.exercises import lesson_00
 from confprune_edu.pvalues import binomial, tight
 
 
@@ -76,7 +77,7 @@ def test_every_case_of_the_flaws_is_refused_to_somebody():
 
 def test_another_right_form_of_the_digits_needed():
     exercises.digits_needed(lambda alpha, delta: math.ceil(math.log(delta) / math.log1p(-alpha) - 1e-9))
-    exercises.digits_needed(lambda alpha, delta: float(exercises._digits_needed_solution(alpha, delta)))
+    exercises.digits_needed(lambda alpha, delta: float(lesson_00._digits_needed_solution(alpha, delta)))
 
 
 @pytest.mark.parametrize(
@@ -97,7 +98,7 @@ def test_each_wrong_number_of_digits_is_explained(wrong, misconception):
 
 @pytest.mark.parametrize(("alpha", "delta"), [(0.05, 0.1), (0.01, 0.1), (0.2, 0.02)])
 def test_that_many_digits_can_certify_and_one_fewer_cannot(alpha, delta):
-    n = exercises._digits_needed_solution(alpha, delta)
+    n = lesson_00._digits_needed_solution(alpha, delta)
     for p_value in (binomial, tight):
         assert p_value(0, n, alpha) <= delta < p_value(0, n - 1, alpha)
 

@@ -8,6 +8,7 @@ import torch
 from torch.nn.utils import prune as torch_prune
 
 from confprune_edu import exercises, plots, pruning, widgets
+from confprune_edu.exercises import lesson_01
 
 
 def mask(weights, ratio, *, size=np.abs, count=round, kind="stable"):
@@ -88,7 +89,7 @@ def test_each_wrong_amount_is_explained(wrong, misconception):
 
 def test_the_amounts_make_torch_reach_the_ratios_and_the_ratios_themselves_do_not():
     ratios = [0.1, 0.2, 0.3]
-    for amounts, reached in ((exercises._loop_amounts_solution(ratios), ratios), (ratios, [0.1, 0.28, 0.496])):
+    for amounts, reached in ((lesson_01._loop_amounts_solution(ratios), ratios), (ratios, [0.1, 0.28, 0.496])):
         layer = torch.nn.Linear(100, 100)
         for amount, want in zip(amounts, reached, strict=True):
             torch_prune.l1_unstructured(layer, "weight", amount=amount)
@@ -109,7 +110,7 @@ def test_another_right_form_of_the_break_even():
         (lambda r, c: 1, "a single zero saves nothing"),
         (lambda r, c: r * c // 2 + 1, "pointers"),
         (lambda r, c: (r * c + r + 2) // 2, "at equality nothing is saved"),
-        (lambda r, c: r * c - (exercises._csr_break_even_solution(r, c) or 0), "not the weights that are left"),
+        (lambda r, c: r * c - (lesson_01._csr_break_even_solution(r, c) or 0), "not the weights that are left"),
         (lambda r, c: (r * c + r + 1) // 2 + 1, "the answer is None"),
         (lambda r, c: None, "enough zeros"),
         (lambda r, c: 10**6, "compare the two sizes"),
@@ -122,7 +123,7 @@ def test_each_wrong_break_even_is_explained(wrong, misconception):
 
 def test_the_break_even_is_that_of_the_package():
     layer = torch.nn.Linear(10, 100)
-    zeros = exercises._csr_break_even_solution(100, 10)
+    zeros = lesson_01._csr_break_even_solution(100, 10)
     for count, smaller in ((zeros - 1, False), (zeros, True)):
         total = pruning.savings(pruning.prune(layer, count / 1000)).total
         assert total.nonzero == 1000 - count and (total.csr < total.dense) is smaller

@@ -7,6 +7,8 @@ import pytest
 from scipy.stats import binom, norm, poisson
 
 from confprune_edu import exercises, plots, pvalues, widgets
+from confprune_edu.exercises import lesson_02 as checkers
+from confprune_edu.plots import lesson_02
 from confprune_edu.pvalues import betting, clt, hoeffding, tight
 
 # --- exercises ---
@@ -121,7 +123,7 @@ def test_a_wrong_answer_is_refused_with_its_misconception(name, misconception):
 @pytest.mark.parametrize("name", WRONG)
 def test_every_misconception_that_the_checker_knows_has_a_wrong_answer_here(name, monkeypatch):
     known = set()
-    monkeypatch.setattr(exercises, "_compare", lambda answer, right, names, cases, mistakes: known.update(mistakes))
+    monkeypatch.setattr(checkers, "compare", lambda answer, right, names, cases, mistakes: known.update(mistakes))
     getattr(exercises, name)(None)
     assert known
     assert not {text for text in known if not any(part in text for part in WRONG[name])}
@@ -193,7 +195,7 @@ def test_the_explorer_draws_the_p_values_of_losses_with_exactly_this_mean(varian
 
 def test_the_losses_of_the_explorer_have_the_mean_and_the_variance_that_it_says():
     means = np.arange(0, 13) / 100
-    coins = plots._coins(means, 100, seed=0)
+    coins = lesson_02._coins(means, 100, seed=0)
     np.testing.assert_allclose(coins.mean(axis=0), means, atol=1e-15)
     np.testing.assert_allclose(coins.var(axis=0), means * (1 - means), atol=1e-15)
     assert set(np.unique(np.round(coins, 12))) == {0, 1}

@@ -7,7 +7,9 @@ import numpy as np
 import pytest
 from scipy.stats import binomtest
 
-from confprune_edu import course, exercises, fwer, plots, widgets
+from confprune_edu import exercises, fwer, plots, widgets
+from confprune_edu.course import runner
+from confprune_edu.plots import lesson_03, picture
 
 NOTEBOOK = Path(__file__).parents[1] / "notebooks" / "03_family_wise_error.ipynb"
 
@@ -173,7 +175,7 @@ def test_no_scenario_has_one_winner_for_all():
 def test_budget_is_never_created_and_open_hypotheses_never_lose_any():
     for procedure, scenario in ALL:
         p = 0.1 * np.array(plots.BUDGET_SCENARIOS[scenario])
-        states = plots._flow(p, 0.1, *plots.BUDGET_PROCEDURES[procedure])
+        states = lesson_03._flow(p, 0.1, *plots.BUDGET_PROCEDURES[procedure])
         for (w, _, _), (after, arrows, gone) in pairwise(states):
             assert after.sum() <= 1 + 1e-12 and (after[~gone] >= w[~gone]).all()
             assert (arrows.sum(axis=1) <= 1 + 1e-12).all() and not arrows[gone].any() and not arrows[:, gone].any()
@@ -202,14 +204,14 @@ def test_figures_tell_their_numbers():
     )
     ratios = plots.ratio_against_m([2, 4], {"holm": [0.5, 0.6]}, ceiling=0.7, n=9)
     assert "0.500 at m = 2, 0.600 at m = 4" in ratios.alt
-    for picture in (lucky, errors, ratios):
-        assert picture.png().startswith(b"\x89PNG")
+    for drawn in (lucky, errors, ratios):
+        assert drawn.png().startswith(b"\x89PNG")
 
 
 @pytest.mark.parametrize("errors", [0, 1, 7, 100])
 def test_intervals_are_those_of_clopper_and_pearson(errors):
     want = binomtest(errors, 100).proportion_ci(0.95, method="exact")
-    rate, bars = plots._rate_with_bars(np.array([errors]), 100)
+    rate, bars = picture.rate_with_bars(np.array([errors]), 100)
     np.testing.assert_allclose([rate[0] - bars[0, 0], rate[0] + bars[1, 0]], [want.low, want.high], atol=1e-12)
 
 
@@ -243,5 +245,5 @@ EXTREMES = [
 
 @pytest.mark.parametrize(("parameters", "headline"), EXTREMES)
 def test_the_notebook_lives_under_extreme_parameters(parameters, headline, tmp_path):
-    (outcome,) = course.run_notebooks({NOTEBOOK: parameters}, tmp_path)
+    (outcome,) = runner.run_notebooks({NOTEBOOK: parameters}, tmp_path)
     assert outcome.failure == "" and headline in outcome.headline

@@ -11,6 +11,9 @@ import torch
 from torch.nn.utils.prune import L1Unstructured, global_unstructured
 
 from confprune_edu import data, evaluation, losses, models
+from confprune_edu.data import assets
+from confprune_edu.models import __main__
+from confprune_edu.models import __main__ as models_main
 
 
 def answers(model, images):
@@ -82,7 +85,7 @@ def test_unknown_name_lists_the_known(name):
 def test_damaged_weights_are_named_and_never_parsed(tmp_path, monkeypatch, change):
     path = tmp_path / "mnist-mlp.safetensors"
     path.write_bytes(change((data.ASSETS / path.name).read_bytes()))
-    monkeypatch.setattr(data, "ASSETS", tmp_path)
+    monkeypatch.setattr(assets, "ASSETS", tmp_path)
     monkeypatch.setattr(safetensors.torch, "load", lambda _: pytest.fail("parsed"))
     with pytest.raises(ValueError) as caught:
         models.load("mnist-mlp")
@@ -90,7 +93,7 @@ def test_damaged_weights_are_named_and_never_parsed(tmp_path, monkeypatch, chang
 
 
 def test_missing_weights_are_named(tmp_path, monkeypatch):
-    monkeypatch.setattr(data, "ASSETS", tmp_path)
+    monkeypatch.setattr(assets, "ASSETS", tmp_path)
     with pytest.raises(FileNotFoundError, match=r"mnist-mlp\.safetensors is missing"):
         models.load("mnist-mlp")
 
@@ -146,7 +149,7 @@ def test_retraining_command_writes_a_file_that_loads(real_mnist, tmp_path, monke
     assert done.returncode == 0 and done.stderr == ""
     size, sha256 = out.stat().st_size, done.stdout.split()[-1]
     assert size == data.CHECKSUMS[out.name][0] and "trained on 55000 images" in done.stdout
-    monkeypatch.setattr(data, "ASSETS", tmp_path)
+    monkeypatch.setattr(assets, "ASSETS", tmp_path)
     monkeypatch.setitem(data.CHECKSUMS, out.name, (size, sha256))
     images, labels = data.mnist(real_mnist, train=False)
     right = int((answers(models.load("mnist-mlp"), images) == labels).sum())
@@ -155,10 +158,10 @@ def test_retraining_command_writes_a_file_that_loads(real_mnist, tmp_path, monke
 
 def test_retraining_command_refuses_before_it_trains(tmp_path, capsys):
     with pytest.raises(SystemExit):
-        models.main(["train", "mnist-mlp", "--data-root", str(tmp_path), "--out", str(tmp_path / "no" / "file")])
+        __main__.main(["train", "mnist-mlp", "--data-root", str(tmp_path), "--out", str(tmp_path / "no" / "file")])
     assert "there is no folder" in capsys.readouterr().err
     with pytest.raises(FileNotFoundError, match="download=True"):
-        models.main(["train", "mnist-mlp", "--data-root", str(tmp_path)])
+        __main__.main(["train", "mnist-mlp", "--data-root", str(tmp_path)])
 
 
 # The recorded losses
@@ -177,10 +180,10 @@ def test_recorded_losses_are_those_of_loss_table(loss):
 def test_recording_command_writes_what_mnist_losses_reads(tmp_path, monkeypatch, capsys):
     out = tmp_path / "mnist-losses.npz"
     shipped = data.mnist_losses("error")[0]
-    monkeypatch.setattr(models, "RATIOS", np.array([0, 0.9]))
-    models.main(["record", "mnist-losses", "--out", str(out)])
+    monkeypatch.setattr(models_main, "RATIOS", np.array([0, 0.9]))
+    __main__.main(["record", "mnist-losses", "--out", str(out)])
     size, sha256 = out.stat().st_size, capsys.readouterr().out.split()[-1]
-    monkeypatch.setattr(data, "ASSETS", tmp_path)
+    monkeypatch.setattr(assets, "ASSETS", tmp_path)
     monkeypatch.setitem(data.CHECKSUMS, out.name, (size, sha256))
     table, ratios = data.mnist_losses("error")
     assert ratios.tolist() == [0, 0.9] and table.shape == (5000, 2)
@@ -189,5 +192,5 @@ def test_recording_command_writes_what_mnist_losses_reads(tmp_path, monkeypatch,
 
 def test_recording_command_refuses_before_it_computes(tmp_path, capsys):
     with pytest.raises(SystemExit):
-        models.main(["record", "mnist-losses", "--out", str(tmp_path / "no" / "file")])
+        __main__.main(["record", "mnist-losses", "--out", str(tmp_path / "no" / "file")])
     assert "there is no folder" in capsys.readouterr().err

@@ -12,7 +12,8 @@ import nbformat
 import papermill
 import pytest
 
-from confprune_edu import course, polyps
+from confprune_edu.course import runner
+from confprune_edu.data import polyps
 
 FOLDER = Path(__file__).parents[1] / "notebooks"
 NOTEBOOKS = sorted(FOLDER.glob("*.ipynb"))
@@ -143,7 +144,7 @@ def test_exercises_are_quiet_untouched_and_correct_with_the_solutions(path, tmp_
                 assert "".join(out.text for out in cell.outputs).strip() == f"{name}: not attempted yet"
                 cell.source = f"exercises.{name}(exercises.EXERCISES[{name!r}][1])"
     nbformat.write(notebook, tmp_path / path.name)
-    (outcome,) = course.run_notebooks({tmp_path / path.name: {}}, make(tmp_path / "solved"))
+    (outcome,) = runner.run_notebooks({tmp_path / path.name: {}}, make(tmp_path / "solved"))
     assert outcome.failure == ""
     solved = {cell.id: cell for cell in nbformat.read(tmp_path / "solved" / path.name, as_version=4).cells}
     for cell, name in names.items():
@@ -156,6 +157,6 @@ def make(folder):
 
 
 def run(name, parameters, folder):
-    (outcome,) = course.run_notebooks({FOLDER / f"{name}.ipynb": parameters}, folder)
+    (outcome,) = runner.run_notebooks({FOLDER / f"{name}.ipynb": parameters}, folder)
     assert outcome.failure == ""
     return outcome

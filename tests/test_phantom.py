@@ -13,8 +13,8 @@ import torch
 from scipy import ndimage
 from scipy.stats import binomtest
 
-from confprune_edu import _bowel, data, losses, models, phantom
-from confprune_edu.data import phantom_polyps
+from confprune_edu import data, losses, models
+from confprune_edu.data import bowel, phantom, phantom_polyps
 
 # Measured on the real frames of C1..C6, by other means than those of the module: red / green and red / blue of the mean
 # colour inside the visible field, and the sd of the luminance there (grey levels).
@@ -148,7 +148,7 @@ def test_drawing_runs_where_torch_is_missing():
 import sys
 sys.modules.update(dict.fromkeys(["torch", "torchvision"]))
 import numpy as np
-from confprune_edu.phantom import Video
+from confprune_edu.data.phantom import Video
 image, mask = Video(np.random.default_rng(0), 3).frame(np.random.default_rng(1), 32)
 print(image.shape, image.dtype, mask.shape, mask.dtype)
 """
@@ -230,7 +230,7 @@ def test_the_moved_scope_sees_the_polyps_foot_in_the_middle_of_a_pixel(size):
     x0, x1, y0, y1 = video.border[:4]
     for loose in (1, 0):
         origin, camera, aim = video._moved(rng, loose, size)
-        foot = camera @ _bowel.unit(video.polyp.base - origin)
+        foot = camera @ bowel.unit(video.polyp.base - origin)
         np.testing.assert_allclose(foot, phantom._rays(*aim[:, None]), atol=1e-4)
         pixel = (np.array([x0, y0]) + (aim + 1) / 2 * np.array([x1 - x0, y1 - y0])) * size - 0.5
         np.testing.assert_allclose(pixel, pixel.round(), atol=1e-4)
@@ -286,7 +286,7 @@ def test_light_falls_off_with_distance_angle_and_at_the_polyps_foot():
     near, gloss = phantom._light(towards, 2 * towards, np.array([99.0]))
     far, _ = phantom._light(towards, 4 * towards, np.array([99.0]))
     assert 3.5 < near / far < 4
-    steep, matt = phantom._light(_bowel.unit(np.array([[2], [0], [1.0]])), 2 * towards, np.array([99.0]))
+    steep, matt = phantom._light(bowel.unit(np.array([[2], [0], [1.0]])), 2 * towards, np.array([99.0]))
     assert 0.4 < steep / near < 0.8 and matt < gloss / 10
     assert phantom._light(towards, 2 * towards, np.array([0.0]))[0] == pytest.approx(0.65 * near)
 
@@ -379,37 +379,37 @@ def ball(points):
 
 
 def directions(n=200):
-    return _bowel.unit(np.random.default_rng(0).normal(size=(3, n)).astype(np.float32))
+    return bowel.unit(np.random.default_rng(0).normal(size=(3, n)).astype(np.float32))
 
 
 @pytest.mark.parametrize("origin", [(0, 0, 0), (0.5, -1, 1)])
 def test_march_meets_a_ball_where_the_formula_says(origin):
     origin, rays = np.array(origin, np.float32)[:, None], directions()
-    far = _bowel.march(ball, origin, rays, 0.05, 30)
+    far = bowel.march(ball, origin, rays, 0.05, 30)
     along = (origin * rays).sum(0)
     np.testing.assert_allclose(far, -along + np.sqrt(along**2 + 4 - (origin**2).sum()), atol=5e-3)
 
 
 def test_march_ends_at_stop_where_nothing_is_met():
     rays, stop = directions(50), np.linspace(0.5, 1.5, 50, dtype=np.float32)
-    np.testing.assert_array_equal(_bowel.march(ball, np.zeros((3, 1), np.float32), rays, 0.05, stop), stop)
+    np.testing.assert_array_equal(bowel.march(ball, np.zeros((3, 1), np.float32), rays, 0.05, stop), stop)
 
 
 def test_normals_point_into_the_lumen():
     points = 2 * directions()
-    np.testing.assert_allclose(_bowel.normals(ball, points, 0.01), -points / 2, atol=0.01)
+    np.testing.assert_allclose(bowel.normals(ball, points, 0.01), -points / 2, atol=0.01)
 
 
 def test_fetch_is_bilinear_and_repeats():
     rng = np.random.default_rng(0)
     tables, at = rng.normal(size=(2, 16, 32)), rng.uniform(-40, 70, (2, 500))
     want = [ndimage.map_coordinates(table, at, order=1, mode="grid-wrap") for table in tables]
-    np.testing.assert_allclose(_bowel.fetch(tables, *at), want, atol=1e-9)
+    np.testing.assert_allclose(bowel.fetch(tables, *at), want, atol=1e-9)
 
 
 def test_turned_is_the_rotation_between_two_directions():
     onto, towards = directions(2).T.astype(float)
-    turn = _bowel.turned(onto, towards)
+    turn = bowel.turned(onto, towards)
     np.testing.assert_allclose(turn @ onto, towards, atol=1e-5)
     np.testing.assert_allclose(turn @ turn.T, np.eye(3), atol=1e-5)
     assert np.linalg.det(turn) == pytest.approx(1, abs=1e-5)
@@ -418,7 +418,7 @@ def test_turned_is_the_rotation_between_two_directions():
 
 
 def test_noise_has_unit_variance_and_only_the_waves_asked_for():
-    noise = _bowel.noise(np.random.default_rng(0), (64, 128), 1.0, 5, 20)
+    noise = bowel.noise(np.random.default_rng(0), (64, 128), 1.0, 5, 20)
     assert noise.std() == pytest.approx(1, abs=1e-3) and abs(noise.mean()) < 1e-3
     power = np.abs(np.fft.fft2(noise)) ** 2
     waves = np.hypot(np.fft.fftfreq(64, 1 / 64)[:, None], np.fft.fftfreq(128, 1 / 128))
@@ -430,10 +430,10 @@ def test_noise_has_unit_variance_and_only_the_waves_asked_for():
 @pytest.mark.parametrize("seed", range(8))
 def test_a_polyp_stands_on_its_foot(seed):
     rng = np.random.default_rng(seed)
-    tube = _bowel.Tube(rng)
-    wall = _bowel.march(tube.gap, np.zeros((3, 1), np.float32), directions(1), 0.05, 30) * directions(1)
-    normal = _bowel.normals(tube.gap, wall, 0.05)[:, 0]
-    polyp = _bowel.Polyp(rng, tube, wall[:, 0], normal, np.float32(0.2))
+    tube = bowel.Tube(rng)
+    wall = bowel.march(tube.gap, np.zeros((3, 1), np.float32), directions(1), 0.05, 30) * directions(1)
+    normal = bowel.normals(tube.gap, wall, 0.05)[:, 0]
+    polyp = bowel.Polyp(rng, tube, wall[:, 0], normal, np.float32(0.2))
     up = np.array([0.0, 0.1, 5], np.float32) * 0.2
     heights = wall + normal[:, None] * up
     assert polyp.body(heights[:, :2]).max() < 0 < polyp.body(heights[:, 2:])[0]
@@ -445,7 +445,7 @@ def test_a_polyp_stands_on_its_foot(seed):
 
 
 def test_vessels_are_thin_and_repeat():
-    drawn = _bowel._vessels(np.random.default_rng(0))
+    drawn = bowel._vessels(np.random.default_rng(0))
     assert drawn.shape == (256, 256) and drawn.min() >= 0 and drawn.max() <= 1.5
     assert 0.02 < (drawn > 0.5).mean() < 0.4
     seam, inside = np.abs(drawn[:, 0] - drawn[:, -1]).mean(), np.abs(np.diff(drawn, axis=1)).mean()

@@ -12,7 +12,8 @@ import safetensors.numpy
 import torch
 from PIL import Image
 
-from confprune_edu import data, polyps
+from confprune_edu import data
+from confprune_edu.data import polyps
 
 
 def draw(root, centre, stem, *, ending=".jpg", mask=None, size=(24, 20)):

@@ -9,7 +9,8 @@ import pytest
 import torch
 from PIL import Image
 
-from confprune_edu import data, models, polyps
+from confprune_edu import data, models
+from confprune_edu.data import polyps
 
 
 def draw(folder, centre, name, *, mode="L", size=(60, 40), mask_name=None, box=(6, 4, 30, 20)):

@@ -15,6 +15,7 @@ from torch.nn.utils import prune as torch_prune
 from torch.utils.flop_counter import FlopCounterMode
 
 from confprune_edu import pruning
+from confprune_edu.pruning import copies
 
 RATIOS = [0, 0.001, 0.1, 0.25, 0.285, 0.29, 0.333, 0.5, 0.57, 0.58, 0.7, 0.75, 0.9, 0.99, 0.999]
 
@@ -595,4 +596,4 @@ def test_order_is_that_of_a_stable_sort(dtype):
         special = [0.0, -0.0, float("inf"), float("-inf"), 1e-45, -1e-45, 1e-3, -1e-3, 6e4, -6e4]
         scores = torch.cat([scores, scores / 1000, torch.tensor(special * 3, dtype=dtype)])
     scores = scores[torch.randperm(len(scores), generator=generator)]
-    assert torch.equal(pruning._ascending(scores), torch.argsort(scores, stable=True))
+    assert torch.equal(copies._ascending(scores), torch.argsort(scores, stable=True))

@@ -9,8 +9,10 @@ import pytest
 import torch
 from scipy.stats import binom, binomtest
 
-from confprune_edu import calibration, fwer, grids, losses, pvalues, selective
+from confprune_edu import calibration, fwer, losses, pvalues, selective
 from confprune_edu.evaluation import loss_tables
+from confprune_edu.selective import procedures
+from confprune_edu.selective.certificate import confidence_name
 from confprune_edu.validation import selective_splits
 
 TAUS = np.array([0.95, 0.8, 0.5, 0.0])
@@ -193,13 +195,15 @@ def test_a_learned_path_holds_exactly_the_pairs_that_nothing_beats():
 
 def test_a_certified_floor_halves_the_budget_of_rows_and_graph():
     risk_p, coverage_p = np.array([[0.04, 0.06]]), np.array([[0.051, 0.05]])
-    assert grids.reject("rows", risk_p, 0.1, coverage_p).tolist() == [[False, False]]  # neither passes both at 0.05
+    assert procedures.reject("rows", risk_p, 0.1, coverage_p).tolist() == [
+        [False, False]
+    ]  # neither passes both at 0.05
     risk_p[0, 1] = 0.05
     for name in ("rows", "graph"):
-        assert grids.reject(name, risk_p, 0.1, coverage_p).tolist() == [[False, True]]
+        assert procedures.reject(name, risk_p, 0.1, coverage_p).tolist() == [[False, True]]
     two = np.array([[0.001, 0.001], [0.001, 0.001]])
     share = np.array([[0.1, 0.026], [0.1, 0.025]])  # delta / (2 m) = 0.025 for the coverages of a row
-    assert grids.reject("rows", two, 0.1, share).tolist() == [[False, False], [False, True]]
+    assert procedures.reject("rows", two, 0.1, share).tolist() == [[False, False], [False, True]]
 
 
 # Family-wise error where the selective risk is known
@@ -396,8 +400,8 @@ def test_only_the_softmax_is_called_confidence():
     def confidence(pruned, full, target):
         return margin(pruned, full, target)
 
-    assert selective.confidence_name(confidence) == "custom confidence"
-    assert selective.confidence_name(losses.confidence) == "confidence"
+    assert confidence_name(confidence) == "custom confidence"
+    assert confidence_name(losses.confidence) == "confidence"
     with pytest.raises(ValueError, match=r"calibrated .confidence., got custom confidence"):
         selective.Pair(0.5, 0.8, 0.5, 0.0, 0, 0).decide(torch.eye(2), confidence)
 

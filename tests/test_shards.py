@@ -12,7 +12,8 @@ import torch
 from torch import nn
 from torch.utils.data import DataLoader, IterableDataset, TensorDataset
 
-from confprune_edu import evaluation, losses, shards
+from confprune_edu import evaluation, losses
+from confprune_edu.engine import batches, executors
 
 RATIOS = [0.0, 0.5, 0.9, 0.95]
 
@@ -106,29 +107,29 @@ class Unlucky(Executor):
 )
 def test_a_job_whose_worker_died_is_given_once_more(problem):
     executor = Unlucky(2, problem)
-    assert list(shards.in_turn(executor, pow, [(2, 3), (3, 2), (5, 1)])) == [8, 9, 5]
+    assert list(executors.in_turn(executor, pow, [(2, 3), (3, 2), (5, 1)])) == [8, 9, 5]
     assert executor.given == 5
     with pytest.raises(RuntimeError, match="piece 1 of 1"):
-        list(shards.in_turn(Unlucky(2, problem), pow, [(2, 3)]))
+        list(executors.in_turn(Unlucky(2, problem), pow, [(2, 3)]))
 
 
 def test_the_exceptions_of_a_job_are_its_own():
     executor = Unlucky(0, None)
     with pytest.raises(ZeroDivisionError):
-        list(shards.in_turn(executor, divmod, [(1, 0)]))
+        list(executors.in_turn(executor, divmod, [(1, 0)]))
     assert executor.given == 1  # not tried again
     with ThreadPoolExecutor(1) as pool, pytest.raises(ValueError, match=r"must lie in"):
         evaluation.loss_table(nn.Linear(2, 2), torch.ones(9, 2), [0.5], lambda p, f, t: p[:, 0] * 0 + 7, executor=pool)
 
 
 def test_pieces_are_whole_batches_and_few(digits):
-    pieces, size = evaluation._cut(digits, 7, False)
+    pieces, size = batches._cut(digits, 7, False)
     sizes = [len(x) for x, _ in pieces]
-    assert size == 7 and sum(sizes) == 5000 and len(pieces) <= shards.PIECES
+    assert size == 7 and sum(sizes) == 5000 and len(pieces) <= executors.PIECES
     assert all(s % 7 == 0 for s in sizes[:-1])
     assert torch.equal(torch.cat([x for x, _ in pieces]), digits[0])
     assert all(x.untyped_storage().nbytes() == 4 * x.numel() for x, _ in pieces)  # no more than itself travels
-    assert len(evaluation._cut(digits[0][:3], None, False)[0]) == 1
+    assert len(batches._cut(digits[0][:3], None, False)[0]) == 1
 
 
 @pytest.mark.parametrize("data", [DataLoader(torch.ones(9, 2)), TensorDataset(torch.ones(9, 2))])

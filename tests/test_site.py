@@ -8,8 +8,8 @@ import nbformat
 import pytest
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
 
-from confprune_edu import course
-from confprune_edu.site import HeadingsStartSlides
+from confprune_edu.course import command, notebooks
+from confprune_edu.course.site import HeadingsStartSlides
 
 FOLDER = Path(__file__).parents[1] / "notebooks"
 NAMES = [path.stem for path in sorted(FOLDER.glob("*.ipynb"))]
@@ -20,13 +20,13 @@ NETWORK = r"https://(cdnjs\.cloudflare\.com/ajax/libs/(mathjax|require\.js|jquer
 def site(tmp_path_factory):
     """The site of the course, and the folder of nothing else."""
     out = tmp_path_factory.mktemp("site") / "out"
-    assert course.main(["html", "--out", str(out)]) == 0
+    assert command.main(["html", "--out", str(out)]) == 0
     return out
 
 
 def pictures(name):
     """The alternative texts of all figures in a notebook, as committed."""
-    cells = course.code_cells(course.read_notebook(FOLDER / f"{name}.ipynb"))
+    cells = notebooks.code_cells(notebooks.read_notebook(FOLDER / f"{name}.ipynb"))
     bundles = [out.data for cell in cells for out in cell.outputs if "image/png" in out.get("data", {})]
     return [re.search(r'alt="([^"]*)"', bundle["text/html"])[1] for bundle in bundles]
 
@@ -59,7 +59,7 @@ def test_the_index_leads_to_every_lesson_and_its_slides(site):
     links = re.findall(r'href="([^"]+)"', (site / "index.html").read_text())
     assert links == [f"{name}{end}" for name in NAMES for end in (".html", ".slides.html")]
     assert all(
-        course.title_and_run_time(course.read_notebook(FOLDER / f"{name}.ipynb"))[0]
+        notebooks.title_and_run_time(notebooks.read_notebook(FOLDER / f"{name}.ipynb"))[0]
         in html.unescape((site / "index.html").read_text())
         for name in NAMES
     )
@@ -90,7 +90,7 @@ def made_up(tmp_path):
         (tmp_path / "source").mkdir()
         nbformat.write(new_notebook(cells=list(cells)), tmp_path / "source" / "01_one.ipynb")
         site = tmp_path / "site"
-        assert course.main(["html", "--source", str(tmp_path / "source"), "--out", str(site)]) == 0
+        assert command.main(["html", "--source", str(tmp_path / "source"), "--out", str(site)]) == 0
         return (site / "01_one.html").read_text(), (site / "01_one.slides.html").read_text()
 
     return build
@@ -130,13 +130,13 @@ def test_links_between_notebooks_lead_to_pages_and_code_stays(made_up):
 def test_a_notebook_that_was_not_run_or_failed_is_refused(tmp_path, monkeypatch, capsys, cell, what):
     monkeypatch.chdir(tmp_path)
     nbformat.write(new_notebook(cells=[cell]), tmp_path / "01_one.ipynb")
-    assert course.main(["html", "--source", "."]) == 2
+    assert command.main(["html", "--source", "."]) == 2
     assert f"01_one.ipynb {what}; run it first: confprune run" in capsys.readouterr().err
     assert not list(tmp_path.glob("**/*.html"))
 
 
 def test_a_folder_without_notebooks_and_the_notebooks_own_folder_are_refused(tmp_path, capsys):
-    assert course.main(["html", "--source", str(tmp_path), "--out", str(tmp_path / "site")]) == 2
+    assert command.main(["html", "--source", str(tmp_path), "--out", str(tmp_path / "site")]) == 2
     assert "no notebook found in" in capsys.readouterr().err
-    assert course.main(["html", "--out", str(FOLDER)]) == 2
+    assert command.main(["html", "--out", str(FOLDER)]) == 2
     assert "is the notebooks' own folder" in capsys.readouterr().err

@@ -11,7 +11,10 @@ import torch
 from PIL import Image
 from torch.optim.swa_utils import update_bn
 
-from confprune_edu import data, evaluation, losses, models, polyps, pruning
+from confprune_edu import data, evaluation, losses, models, pruning
+from confprune_edu.data import assets, polyps
+from confprune_edu.models import __main__
+from confprune_edu.models import __main__ as models_main
 
 
 def squares(n, seed=0, size=32):
@@ -79,14 +82,14 @@ def test_quality_is_by_centre_and_over_all_frames():
 
 def test_records_never_understate_a_loss():
     table = np.random.default_rng(0).random((50, 3))
-    half = models._half_up(table)
+    half = __main__._half_up(table)
     assert half.dtype == np.float16 and (half >= table).all() and (half - table).max() < 1e-3
-    assert models._half_up(np.array([0.0, 1.0])).tolist() == [0, 1]
+    assert __main__._half_up(np.array([0.0, 1.0])).tolist() == [0, 1]
 
 
 def test_ranks_by_layer_prune_every_layer_alike():
     model = models.load("polyp-unet")
-    ranks = {name: models._rank(weight) for name, weight in pruning.magnitude(model).items()}
+    ranks = {name: __main__._rank(weight) for name, weight in pruning.magnitude(model).items()}
     pruned = pruning.prune(model, 0.4, ranks)
     shares = [float((w == 0).float().mean()) for w in pruning.prunable(pruned).values() if w.numel() > 100]
     assert max(abs(share - 0.4) for share in shares) < 0.01
@@ -108,20 +111,20 @@ def small_polypgen(root):
 
 def install(name, out, printed, monkeypatch):
     """Let the package read the file that a command wrote, whose sha256 it printed last, as the shipped one."""
-    monkeypatch.setattr(data, "ASSETS", out.parent)
+    monkeypatch.setattr(assets, "ASSETS", out.parent)
     monkeypatch.setitem(data.CHECKSUMS, name, (out.stat().st_size, printed.split()[-1]))
 
 
 def test_commands_train_record_and_write_what_the_package_reads(tmp_path, monkeypatch, capsys):
     monkeypatch.setenv("CONFPRUNE_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setattr(models, "POLYP_RATIOS", np.array([0.0, 0.5]))
+    monkeypatch.setattr(models_main, "POLYP_RATIOS", np.array([0.0, 0.5]))
     root, name = small_polypgen(tmp_path), "polyp-unet.safetensors"
     arguments = ["--data-root", str(root), "--out"]
-    models.main(["train", "polyp-unet", "--epochs", "1", *arguments, str(tmp_path / name)])
+    __main__.main(["train", "polyp-unet", "--epochs", "1", *arguments, str(tmp_path / name)])
     printed = capsys.readouterr().out
     assert "on videos that it never saw:" in printed and "C6" in printed
     install(name, tmp_path / name, printed, monkeypatch)
-    models.main(["record", "polyp-losses", *arguments, str(tmp_path / "polyp-losses.npz")])
+    __main__.main(["record", "polyp-losses", *arguments, str(tmp_path / "polyp-losses.npz")])
     install("polyp-losses.npz", tmp_path / "polyp-losses.npz", capsys.readouterr().out, monkeypatch)
     frames = data.polypgen(root)
     unseen = frames[~models.trained_on(frames)]
@@ -133,7 +136,7 @@ def test_commands_train_record_and_write_what_the_package_reads(tmp_path, monkey
 
 def test_recording_frames_needs_the_frames(tmp_path):
     with pytest.raises(SystemExit, match="--data-root"):
-        models.main(["record", "polyp-losses", "--out", str(tmp_path / "x.npz")])
+        __main__.main(["record", "polyp-losses", "--out", str(tmp_path / "x.npz")])
 
 
 @pytest.mark.parametrize(("loss", "family"), [("error", "magnitude"), ("one_minus_iou", "random")])
@@ -182,7 +185,7 @@ def test_recorded_losses_are_those_of_the_shipped_network(unseen):
     families = {
         "magnitude": {},
         "batch-norm": {"finish": partial(update_bn, known[::4].split(32))},
-        "layerwise": {"scores": {name: models._rank(w) for name, w in pruning.magnitude(model).items()}},
+        "layerwise": {"scores": {name: __main__._rank(w) for name, w in pruning.magnitude(model).items()}},
     }
     wanted = {"one_minus_dice": losses.one_minus_dice, "false_negative_rate": losses.false_negative_rate}
     for family, how in families.items():

@@ -1,71 +1,31 @@
-"""Two hyper-parameters, one guarantee: how far to prune, and below which confidence to abstain.
-
-A pruned classifier answers where its confidence (its largest class probability) is at least a threshold, and abstains
-elsewhere. The method is that of `calibration`, with tables (m, t), a row a ratio and a column a threshold, in place of
-rows (m,): losses, p-values, stop rule. To reject H_jk: E[loss | confidence >= threshold_k] > alpha certifies a pair.
-"""
+"""Certified pairs of a pruning ratio and a confidence threshold."""
 
 from __future__ import annotations
 
-import functools
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
 
-from confprune_edu import _checks, calibration, grids
-from confprune_edu.grids import (
-    METHODS,
-    Counts,
-    counts,
-    coverage_p_values,
-    grid_graph,
-    learned_path,
-    path,
-    risk_p_values,
-    rows,
-    staircase,
-)
+from confprune_edu import _checks
 
 if TYPE_CHECKING:  # torch is imported where a network is at hand: `calibrate_losses` runs without it
-    import torch
     from torch import Tensor, nn
 
-    from confprune_edu import evaluation, pruning
+    from confprune_edu import pruning
+    from confprune_edu.losses import Loss
 
-__all__ = [
-    "METHODS",
-    "THRESHOLDS",
-    "Counts",
-    "Pair",
-    "SelectiveCalibration",
-    "calibrate",
-    "calibrate_losses",
-    "counts",
-    "coverage_p_values",
-    "grid_graph",
-    "learned_path",
-    "path",
-    "risk_p_values",
-    "rows",
-    "staircase",
-]
-
-Bools = NDArray[np.bool_]
-Floats = NDArray[np.float64]
-
-# The doubt 1 - threshold grows from 1 % to 100 % in equal factors, since the confidences of a good network pile up near
-# 1. In the middle stands 0.9; the last, 0, answers everything.
-THRESHOLDS = tuple(round(1 - 10 ** (k / 25 - 2), 4) for k in range(51))
+from confprune_edu import certificates
+from confprune_edu.selective import evidence
+from confprune_edu.selective.evidence import Bools, Floats
 
 
-def confidence_name(function: evaluation.Loss) -> str:
+def confidence_name(function: Loss) -> str:
     """What a certificate calls a confidence; "confidence" is `losses.confidence` and nothing else."""
     from confprune_edu import losses
 
-    name = calibration.name_of(function)
+    name = certificates.name_of(function)
     return name if name != "confidence" or function is losses.confidence else "custom confidence"
 
 
@@ -85,7 +45,7 @@ class Pair:
     column: int
     confidence: str | None = "confidence"
 
-    def decide(self, outputs: Any, confidence: evaluation.Loss | None = None) -> Tensor:
+    def decide(self, outputs: Any, confidence: Loss | None = None) -> Tensor:
         """The pruned network's answers, or that it gives none.
 
         Parameters
@@ -123,7 +83,7 @@ class Pair:
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class SelectiveCalibration(calibration.Certificate):
+class SelectiveCalibration(certificates.Certificate):
     """A certificate: pairs of a pruning ratio and a threshold at which the network's answers may be trusted.
 
     With probability at least 1 - delta over the draw of the examples, every pair marked in `rejected` has a selective
@@ -148,7 +108,7 @@ class SelectiveCalibration(calibration.Certificate):
     confidence : str or None
         The confidence, by name; None if only a table of its values was seen.
     loss_range, model_sha256, criterion, finished, scores_sha256, scores, finish
-        As in `calibration.Calibration`.
+        As in `certificates.Calibration`.
     """
 
     rejected: Bools
@@ -243,8 +203,8 @@ class SelectiveCalibration(calibration.Certificate):
 
     @staticmethod
     def _checked(record: dict[str, Any]) -> dict[str, Any]:
-        values = record | calibration.common_fields(record)
-        values["thresholds"] = grids.check_thresholds(record["thresholds"])
+        values = record | certificates.common_fields(record)
+        values["thresholds"] = evidence.check_thresholds(record["thresholds"])
         shape = (len(values["ratios"]), len(values["thresholds"]))
         for name in ("p_values", "coverage", "risk"):
             values[name] = np.array(record[name], dtype=np.float64)
@@ -337,242 +297,3 @@ def pick(
     share = coverage[row, column]
     last = np.lexsort((-column, share, row) if by == "ratio" else (-column, row, share))[-1]
     return int(row[last]), int(column[last])
-
-
-def calibrate(
-    model: nn.Module,
-    data: Any,
-    loss: evaluation.Loss | None = None,
-    *,
-    alpha: float,
-    delta: float,
-    ratios: Sequence[float] | NDArray[Any] = calibration.RATIOS,
-    thresholds: Sequence[float] | NDArray[Any] = THRESHOLDS,
-    confidence: evaluation.Loss | None = None,
-    p_value: str = "binomial",
-    procedure: grids.Procedure = "rows",
-    coverage: float | None = None,
-    split: float = 0.5,
-    seed: int = 0,
-    scores: Mapping[str, Tensor] | None = None,
-    finish: pruning.Finish | None = None,
-    batch_size: int | None = None,
-    device: torch.device | str | None = None,
-    progress: bool = True,
-) -> SelectiveCalibration:
-    """The pairs of ratio and threshold at which the answers of the pruned model have risk at most alpha.
-
-    A false claim about any pair of the grid has probability at most delta over draws of `data`. The family is evaluated
-    once, whole.
-
-    Parameters
-    ----------
-    model, data, ratios, scores, finish, batch_size, device, progress
-        As in `calibration.calibrate`. The examples must be fresh, and independent draws from the law of use. Everything
-        else is fixed before they are seen.
-    loss, confidence : callable, optional
-        Called as loss(pruned, full, target); default: `losses.error` and `losses.confidence`, which takes logits. With
-        `losses.disagreement`, data need no labels.
-    alpha, delta, thresholds, p_value, procedure, coverage, split, seed
-        As in `calibrate_losses`.
-
-    Returns
-    -------
-    SelectiveCalibration
-
-    Raises
-    ------
-    TypeError, ValueError
-        As in `calibrate_losses` and `evaluation.loss_table`.
-
-    >>> import torch
-    >>> from confprune_edu.losses import disagreement
-    >>> model = torch.nn.Linear(2, 2, bias=False)
-    >>> model.weight.data = torch.tensor([[5.0, 0.1], [0.1, 4.0]])
-    >>> grid = {"ratios": [0.25, 0.5, 0.75], "thresholds": [0.9, 0.0]}
-    >>> result = calibrate(model, torch.eye(2).repeat(50, 1), loss=disagreement, alpha=0.1, delta=0.1, **grid)
-    >>> result.frontier.tolist()   # at 0.75 only the first input is answered with confidence
-    [1.0, 1.0, 0.5]
-    """
-    from confprune_edu import evaluation
-    from confprune_edu import losses as library
-
-    loss, confidence = loss or library.error, confidence or library.confidence
-    grid, taus = _checks.ratios(ratios), grids.check_thresholds(thresholds)
-    recipe = Recipe(alpha, delta, p_value, procedure, coverage, split, evaluation.loss_range(loss))
-    tables = evaluation.loss_tables(
-        model,
-        data,
-        grid,
-        {"confidence": confidence, "loss": loss},
-        scores=scores,
-        finish=finish,
-        batch_size=batch_size,
-        device=device,
-        progress=progress,
-    )
-    names = {"loss": calibration.name_of(loss), "confidence": confidence_name(confidence)}
-    origin = calibration.provenance_of(model, scores, finish)
-    whole = grids.Tables.of(tables["confidence"], tables["loss"], taus, *recipe.loss_range)
-    return _certify(whole, grid, recipe, seed, **names, **origin)
-
-
-def calibrate_losses(
-    confidence: ArrayLike,
-    losses: ArrayLike,
-    ratios: Sequence[float] | NDArray[Any],
-    thresholds: Sequence[float] | NDArray[Any] = THRESHOLDS,
-    *,
-    alpha: float,
-    delta: float,
-    p_value: str = "binomial",
-    procedure: grids.Procedure = "rows",
-    coverage: float | None = None,
-    split: float = 0.5,
-    seed: int = 0,
-    loss_range: tuple[float, float] = (0.0, 1.0),
-) -> SelectiveCalibration:
-    """`calibrate` from tables of confidence and loss that are already there.
-
-    The grids, alpha, delta, the p-value, the procedure and the coverage must be fixed before the losses *and the
-    confidences* of these examples are seen: a path that follows the confidences breaks the promise, too.
-
-    Parameters
-    ----------
-    confidence : float array, shape (n, m), in [0, 1]
-    losses : bool, int or float array, shape (n, m), in `loss_range`
-    ratios : float array, shape (m,), strictly increasing in [0, 1)
-    thresholds : float array, shape (t,), strictly decreasing in [0, 1]
-        From strict to lenient. For alpha below 0.01 the default begins too low: give stricter ones. "rows" and "graph"
-        begin at the strictest, which must be reached by some log(m / delta) / alpha examples at least: for a network
-        that is rarely so sure give lower ones.
-    alpha : float in the range of the loss
-        Tolerated risk among the answered examples.
-    delta : float in (0, 1)
-        Tolerated probability of any false certificate.
-    p_value : str
-        "binomial" for 0/1 losses; every other name of `METHODS` for losses in a range, see `risk_p_values`. "betting"
-        needs examples in random order.
-    procedure : str or callable
-        "rows": Bonferroni over the ratios, in each a fixed sequence from strict to lenient. "graph": `grid_graph`, a
-        shared budget, for few examples. "path": down the middle threshold of the grid, at the full delta. "split": a
-        random part of the examples learns a path (`learned_path`), the others test along it. Or a function
-        (p_values (m, t), delta) -> rejected (m, t) that itself keeps P[any false rejection] <= delta.
-    coverage : float in (0, 1), optional
-        Certify for each pair that it answers at least this share of the examples, too.
-    split : float in (0, 1)
-        Share of the examples that learn the path of "split"; they do not test.
-    seed : int
-        Seed of that random part.
-    loss_range : (low, high)
-        Range of the losses; losses and alpha are rescaled to [0, 1] together.
-
-    Returns
-    -------
-    SelectiveCalibration
-
-    Raises
-    ------
-    TypeError, ValueError
-        An argument outside these ranges, named, or tables and grids of unequal size.
-
-    >>> confidence = np.repeat([[0.9, 0.6], [0.6, 0.5]], [80, 20], axis=0)
-    >>> wrong = np.repeat([[0, 0], [0, 1], [1, 1]], [90, 6, 4], axis=0)   # 4 and 10 errors
-    >>> result = calibrate_losses(confidence, wrong, [0.5, 0.9], [0.8, 0.6, 0.0], alpha=0.1, delta=0.1)
-    >>> result.rejected.tolist()
-    [[True, True, True], [False, False, False]]
-    >>> result.best(by="coverage")
-    Pair(ratio=0.5, threshold=0.6, coverage=1.0, risk=0.04, row=0, column=1, confidence=None)
-    """
-    grid, ends = _checks.ratios(ratios), _checks.interval(loss_range, "loss_range")
-    recipe = Recipe(alpha, delta, p_value, procedure, coverage, split, ends)
-    return _certify(tables_of(confidence, losses, grid, thresholds, ends), grid, recipe, seed)
-
-
-def tables_of(
-    confidence: ArrayLike, losses: ArrayLike, grid: Floats, thresholds: ArrayLike, loss_range: tuple[float, float]
-) -> grids.Tables:
-    """`grids.Tables` with a column for each ratio of the grid."""
-    tables = grids.Tables.of(confidence, losses, thresholds, *loss_range)
-    _checks.columns(tables.losses, "confidence", grid)
-    return tables
-
-
-@dataclass(frozen=True)
-class Recipe:
-    """What is fixed, with the grids, before confidences and losses are seen; bad values are refused by name."""
-
-    alpha: float
-    delta: float
-    p_value: str
-    procedure: grids.Procedure
-    floor: float | None
-    split: float
-    loss_range: tuple[float, float] = (0.0, 1.0)
-
-    def __post_init__(self) -> None:
-        calibration.settings(self.alpha, self.delta, self.p_value, *self.loss_range)
-        if not callable(self.procedure):
-            _checks.choice(self.procedure, "procedure", (*grids.PROCEDURES, "split"))
-        if self.floor is not None:
-            _checks.number(self.floor, "coverage")
-        _checks.number(self.split, "split")
-
-    def test(self, tables: grids.Tables, order: NDArray[np.int64]) -> Outcome:
-        """Test these rows of the tables, in this order; of a split, the first ones learn the path for the others."""
-        low, high = self.loss_range
-        alpha, n_path, procedure = (self.alpha - low) / (high - low), 0, self.procedure
-        if procedure == "split":
-            n_path = self._learners(len(order))
-            risk_p, found = tables.p_values(order[:n_path], alpha, self.p_value)
-            first = grids.larger(risk_p, self._coverage_p(found, n_path))
-            procedure = functools.partial(path, path=learned_path(first, found.selected))
-        n = len(order) - n_path
-        risk_p, found = tables.p_values(order[n_path:], alpha, self.p_value)
-        coverage_p = self._coverage_p(found, n)
-        rejected = grids.reject(procedure, risk_p, self.delta, coverage_p)
-        if (rejected & (found.selected == 0)).any():
-            raise ValueError("procedure must not certify a pair that answers nothing: its p-value is 1")
-        return Outcome(rejected, grids.larger(risk_p, coverage_p), found, n, n_path)
-
-    def _learners(self, n: int) -> int:
-        n_path = round(self.split * n)
-        if not 0 < n_path < n:
-            raise ValueError(f"split must leave examples to learn and to test, got {self.split:g} of {n}")
-        return n_path
-
-    def _coverage_p(self, found: Counts, n: int) -> Floats | None:
-        return None if self.floor is None else grids.answered_p_values(found.selected, n, self.floor)
-
-
-class Outcome(NamedTuple):
-    """What `n` examples certified, along a path from `n_path` others or none: tables (m, t)."""
-
-    rejected: Bools
-    p_values: Floats
-    counts: Counts
-    n: int
-    n_path: int
-
-
-def _certify(tables: grids.Tables, grid: Floats, recipe: Recipe, seed: int, **provenance: Any) -> SelectiveCalibration:
-    size = len(tables.losses)
-    at_random = recipe.procedure == "split"  # since the data may be sorted
-    outcome = recipe.test(tables, np.random.default_rng(seed).permutation(size) if at_random else np.arange(size))
-    return SelectiveCalibration(
-        rejected=outcome.rejected,
-        p_values=outcome.p_values,
-        coverage=outcome.counts.selected / outcome.n,
-        risk=outcome.counts.means(*recipe.loss_range),
-        ratios=grid,
-        thresholds=tables.thresholds,
-        alpha=float(recipe.alpha),
-        delta=float(recipe.delta),
-        n=outcome.n,
-        floor=None if recipe.floor is None else float(recipe.floor),
-        p_value=recipe.p_value,
-        procedure=calibration.name_of(recipe.procedure) if callable(recipe.procedure) else recipe.procedure,
-        n_path=outcome.n_path,
-        loss_range=recipe.loss_range,
-        **provenance,
-    )

@@ -25,7 +25,8 @@ from torch import Tensor, nn
 from torch.nn.utils.prune import L1Unstructured, global_unstructured
 from torch.utils.data import DataLoader, TensorDataset
 
-from confprune_edu import data, evaluation, losses, models, plots, pruning, validation
+from confprune_edu import data, evaluation, losses, models, pruning, validation
+from confprune_edu.plots.picture import BLUE, GREY, Picture, _styled, tell
 
 Ways = Mapping[str, Callable[[], Any]]
 
@@ -60,7 +61,7 @@ def race(title: str, ways: Ways, rounds: int = 5) -> Race:
 
 
 def usual_table(
-    model: nn.Module, batches: Callable[[], Iterable[Any]], ratios: Iterable[float], loss: evaluation.Loss
+    model: nn.Module, batches: Callable[[], Iterable[Any]], ratios: Iterable[float], loss: losses.Loss
 ) -> NDArray[Any]:
     """The loss table as it is usually written: a copy a ratio, torch's global pruning, batch after batch."""
     columns = []
@@ -199,9 +200,35 @@ def main(arguments: list[str] | None = None) -> int:
         print(f"\n{table}", flush=True)
         tables.append(table)
     if options.chart is not None:
-        options.chart.write_bytes(plots.races({table.title: table.seconds for table in tables}).png())
+        options.chart.write_bytes(races({table.title: table.seconds for table in tables}).png())
     return 0
 
 
 if __name__ == "__main__":
     raise SystemExit(main())
+
+
+@_styled
+def races(tables: Mapping[str, Mapping[str, float]]) -> Picture:
+    """Seconds by way, a panel a table, as multiples of the table's first way.
+
+    >>> races({"table": {"bound": 0.5, "usual": 2.0}}).alt
+    'Times as multiples of the first way. Table: bound 1 x, usual 4 x.'
+    """
+    rows = [len(ways) for ways in tables.values()]
+    picture = Picture(figsize=(7, 0.6 * len(rows) + 0.3 * sum(rows)), layout="constrained")
+    axes = np.atleast_1d(picture.subplots(len(rows), 1, height_ratios=[1 + count for count in rows]))
+    notes = []
+    for ax, (title, ways) in zip(axes, tables.items(), strict=True):
+        multiples = np.array(list(ways.values())) / next(iter(ways.values()))
+        ax.barh(range(len(ways)), multiples, color=[GREY] + [BLUE] * (len(ways) - 1), height=0.6)
+        for row, multiple in enumerate(multiples):
+            ax.annotate(
+                f"{multiple:.2g} x", (multiple, row), (4, 0), textcoords="offset points", va="center", fontsize=9
+            )
+        ax.set(title=title, xlim=(0, 1.12 * multiples.max()), xticks=[])
+        ax.set_yticks(range(len(ways)), list(ways))
+        ax.invert_yaxis()
+        told = ", ".join(f"{name} {multiple:.2g} x" for name, multiple in zip(ways, multiples, strict=True))
+        notes.append(f"{title[0].upper()}{title[1:]}: {told}")
+    return tell(picture, f"Times as multiples of the first way. {'; '.join(notes)}.")

@@ -13,7 +13,7 @@ import nbformat
 from nbconvert import HTMLExporter, SlidesExporter
 from nbconvert.preprocessors import Preprocessor
 
-from confprune_edu import course
+from confprune_edu.course.notebooks import Refused, code_cells, course_notebooks, read_notebook, title_and_run_time
 
 INDEX = """<!DOCTYPE html>
 <html lang="en">
@@ -70,10 +70,10 @@ def build(folder: Path, out: Path) -> list[Path]:
 
     Raises
     ------
-    course.Refused
+    Refused
         A notebook has not been executed, or failed: its page would lack figures.
     """
-    notebooks = {path: course.read_notebook(path) for path in course.course_notebooks(folder)}
+    notebooks = {path: read_notebook(path) for path in course_notebooks(folder)}
     for path, notebook in notebooks.items():
         refuse_unexecuted(path, notebook)
     out.mkdir(parents=True, exist_ok=True)
@@ -81,19 +81,19 @@ def build(folder: Path, out: Path) -> list[Path]:
     for path, notebook in notebooks.items():
         (out / f"{path.stem}.html").write_text(page(notebook, path.stem), encoding="utf-8")
         (out / f"{path.stem}.slides.html").write_text(slides(notebook, path.stem), encoding="utf-8")
-        title, run_time = (html.escape(text) for text in course.title_and_run_time(notebook))
+        title, run_time = (html.escape(text) for text in title_and_run_time(notebook))
         entries.append(ENTRY.format(name=path.stem, title=title, run_time=f"runs in {run_time}; " if run_time else ""))
     (out / "index.html").write_text(INDEX.format(entries="\n".join(entries)), encoding="utf-8")
     return [out / "index.html", *(out / f"{path.stem}{end}" for path in notebooks for end in (".html", ".slides.html"))]
 
 
 def refuse_unexecuted(path: Path, notebook: nbformat.NotebookNode) -> None:
-    """Raise `course.Refused` if a code cell was not run, or ended in an error."""
-    cells = course.code_cells(notebook)
+    """Raise `Refused` if a code cell was not run, or ended in an error."""
+    cells = code_cells(notebook)
     failed = [out for cell in cells for out in cell.outputs if out.output_type == "error"]
     if failed or any(cell.execution_count is None for cell in cells):
         what = "failed" if failed else "has not been executed"
-        raise course.Refused(f"{path} {what}; run it first: confprune run, then confprune html --source executed")
+        raise Refused(f"{path} {what}; run it first: confprune run, then confprune html --source executed")
 
 
 def page(notebook: nbformat.NotebookNode, name: str) -> str:

@@ -10,8 +10,8 @@ import numpy as np
 from scipy import fft, ndimage
 
 from confprune_edu import _checks
-from confprune_edu._bowel import TILE, F, Polyp, Tube, fetch, march, noise, normals, turned, unit
-from confprune_edu.polyps import PolypFrames, some_centres
+from confprune_edu.data.bowel import TILE, F, Polyp, Tube, fetch, march, noise, normals, turned, unit
+from confprune_edu.data.polyps import PolypFrames, some_centres
 
 TEXELS = F(2 * TILE / (2 * np.pi))  # texels in a unit of length on the wall, whose radius is about 1
 ASPECT, LENS = F(1.25), F(0.72)  # width to height of what the scope sees; radians between its centre and upper edge

@@ -23,7 +23,9 @@ from jupyter_core.utils import ensure_event_loop
 from packaging.requirements import Requirement
 from packaging.specifiers import SpecifierSet
 
-from confprune_edu import course, memory
+from confprune_edu import memory
+from confprune_edu.course.notebooks import WIDTH, notebooks_folder
+from confprune_edu.course.runner import Outcome, run_notebook
 
 NEEDED = 1200.0  # MB; no lesson takes more
 NEW_KERNEL = "jupyter kernelspec remove -y python3; python -m ipykernel install --sys-prefix"
@@ -88,7 +90,7 @@ def cores() -> str:
 def writing() -> str:
     """Notebooks can be saved, `confprune run` can leave its copies, kernels can be reached."""
     folders = {
-        "notebooks": (course.notebooks_folder(), "copy the notebooks to a folder of your own"),
+        "notebooks": (notebooks_folder(), "copy the notebooks to a folder of your own"),
         "this folder": (Path.cwd(), "change to a folder of your own, or name one: confprune run --output-dir DIR"),
         "Jupyter's files": (Path(jupyter_runtime_dir()), "name another: export JUPYTER_RUNTIME_DIR=DIR"),
     }
@@ -140,10 +142,10 @@ def notebook() -> str:
     return f"executed in {outcome.seconds:.1f} s"
 
 
-def execute(path: Path, target: Path) -> course.Outcome:
+def execute(path: Path, target: Path) -> Outcome:
     """Run one notebook, in a thread of its own."""
     with closing(ensure_event_loop()):  # nbclient leaves the loop of this thread open
-        return course.run_notebook(path, target, {}, timeout=60, kernels={}, tick=lambda: None)
+        return run_notebook(path, target, {}, timeout=60, kernels={}, tick=lambda: None)
 
 
 CHECKS: dict[str, Callable[[], str]] = {
@@ -171,4 +173,4 @@ def examine() -> int:
 
 def line(mark: str, name: str, text: str) -> str:
     """A line of the report, wrapped below where its text begins."""
-    return textwrap.fill(f"{mark:<6}{name:<14}{text}", course.WIDTH, subsequent_indent=" " * 20)
+    return textwrap.fill(f"{mark:<6}{name:<14}{text}", WIDTH, subsequent_indent=" " * 20)

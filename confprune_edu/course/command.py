@@ -1,0 +1,186 @@
+"""The `confprune` command: list the course's notebooks, run them, open them in JupyterLab.
+
+    confprune list
+    confprune run 05 -p alpha 0.05
+    confprune lab
+    confprune html --out site
+    confprune doctor
+
+Nothing imports this module. It imports papermill where notebooks are read, so that `confprune --help` answers at once.
+"""
+
+import argparse
+import importlib.util
+import logging
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+from confprune_edu import __version__
+from confprune_edu.course.notebooks import (
+    Refused,
+    assign,
+    choose,
+    course_notebooks,
+    listing,
+    make_output_dir,
+    notebooks_folder,
+    parameter_value,
+)
+from confprune_edu.course.runner import run_notebooks, side_by_side, summary
+from confprune_edu.memory import available_mb
+
+
+def lab_command(folder, port=None, extra=()):
+    """The command line that opens JupyterLab on `folder`, on this machine only, its token left on.
+
+    >>> lab_command(Path("notebooks"), port=8890, extra=["--no-browser"])[1:]
+    ['-m', 'jupyterlab', '--ServerApp.root_dir=notebooks', '--ServerApp.ip=127.0.0.1', '--ServerApp.port=8890',
+     '--no-browser']
+    """
+    command = [sys.executable, "-m", "jupyterlab", f"--ServerApp.root_dir={folder}", "--ServerApp.ip=127.0.0.1"]
+    return command + ([] if port is None else [f"--ServerApp.port={port}"]) + list(extra)
+
+
+# The command line
+
+
+def list_command(arguments):
+    """`confprune list`: print every notebook."""
+    print("\n".join(listing(path) for path in course_notebooks(notebooks_folder())))
+    return 0
+
+
+def run_command(arguments):
+    """`confprune run`: refuse what cannot be done, run, print the table; 1 if a notebook failed."""
+    folder = notebooks_folder()
+    chosen = choose(arguments.names, course_notebooks(folder))
+    assigned = assign({name: parameter_value(text) for name, text in arguments.parameters}, chosen)
+    output_dir = make_output_dir(arguments.output_dir, folder)
+    logging.getLogger("papermill").setLevel(logging.CRITICAL)  # it reports failures a second time, across the bar
+    jobs = side_by_side(available_mb()) if arguments.jobs is None else arguments.jobs
+    outcomes = run_notebooks(assigned, output_dir, timeout=arguments.timeout, jobs=jobs)
+    print(summary(outcomes))
+    return int(any(outcome.failure for outcome in outcomes))
+
+
+def lab(arguments):
+    """`confprune lab`: become JupyterLab."""
+    return become(lab_command(notebooks_folder(), arguments.port, arguments.extra))
+
+
+def become(command):
+    """Replace this process by `command`, so that Ctrl-C and signals reach it directly."""
+    if sys.platform == "win32":  # exec on Windows splits paths at their spaces and gives the prompt back at once
+        return subprocess.call(command)
+    os.execv(command[0], command)
+
+
+def bench(arguments):
+    """`confprune bench`."""
+    from confprune_edu.course import benchmark
+
+    chart = [] if arguments.chart is None else ["--chart", arguments.chart]
+    return benchmark.main(["--quick"] * arguments.quick + chart)
+
+
+def doctor_command(arguments):
+    """`confprune doctor`: 1 if this machine is not ready."""
+    from confprune_edu.course import doctor
+
+    return int(doctor.examine() > 0)
+
+
+def html_command(arguments):
+    """`confprune html`: write the static site and say where it begins."""
+    from confprune_edu.course import site
+
+    folder = arguments.source or notebooks_folder()
+    if not course_notebooks(folder):
+        raise Refused(f"no notebook found in {folder}")
+    index, *pages = site.build(folder, make_output_dir(arguments.out, folder))
+    print(f"{len(pages)} pages; the course begins at {index}")
+    return 0
+
+
+def app_command(folder, port=None, extra=()):
+    """The command line that serves the calibration explorer alone, without code, on this machine only.
+
+    >>> app_command(Path("confprune_edu"), port=8866)[1:]
+    ['-m', 'voila', 'confprune_edu/app.ipynb', '--Voila.ip=127.0.0.1', '--port=8866']
+    """
+    command = [sys.executable, "-m", "voila", str(folder / "app.ipynb"), "--Voila.ip=127.0.0.1"]
+    return command + ([] if port is None else [f"--port={port}"]) + list(extra)
+
+
+def app(arguments):
+    """`confprune app`: become voila."""
+    if importlib.util.find_spec("voila") is None:
+        raise Refused('the dashboard needs voila: python -m pip install "voila>=0.5"')
+    return become(app_command(Path(__file__).resolve().parent, arguments.port, arguments.extra))
+
+
+def positive(text):
+    """An int of at least 1, for argparse."""
+    if int(text) < 1:
+        raise ValueError
+    return int(text)
+
+
+def build_parser():
+    """The parser of the whole command line; each subcommand sets `command`, a function of the arguments."""
+    parser = argparse.ArgumentParser(
+        prog="confprune", description="The notebooks on confident pruning: list them, run them, open them."
+    )
+    parser.add_argument("--version", action="version", version=f"confprune {__version__}")
+    commands = parser.add_subparsers(title="commands")
+    listed = commands.add_parser("list", help="the notebooks, their run times and their parameters")
+    listed.set_defaults(command=list_command)
+    run = commands.add_parser("run", help="execute notebooks; the originals stay as they are")
+    run.set_defaults(command=run_command)
+    add = run.add_argument
+    add("names", nargs="*", metavar="NAME", help="a notebook or the start of its name, such as 05; default: all")
+    add("-p", dest="parameters", nargs=2, action="append", default=[], metavar=("KEY", "VALUE"), help="set a parameter")
+    add("--output-dir", type=Path, default=Path("executed"), help="folder of the executed copies (%(default)s)")
+    add("--jobs", type=positive, metavar="N", help="notebooks run side by side (one a core, while memory allows)")
+    add("--timeout", type=positive, default=600, metavar="S", help="seconds that one cell may take (%(default)s)")
+    measured = commands.add_parser("bench", help="how fast a loss table is here, against the usual ways")
+    measured.set_defaults(command=bench)
+    measured.add_argument("--quick", action="store_true", help="small sizes, one round: does it work?")
+    measured.add_argument("--chart", metavar="FILE", help="PNG file to draw the tables into")
+    doors = {"lab": (lab, "open JupyterLab on the notebooks"), "app": (app, "one explorer as a web page, with voila")}
+    for name, (command, what) in doors.items():
+        opened = commands.add_parser(name, help=what)
+        opened.set_defaults(command=command)
+        opened.add_argument("--port", type=int, help="port on 127.0.0.1; 0: any free one")
+        opened.add_argument("extra", nargs="*", metavar="-- OPTION", help="options handed on")
+    site = commands.add_parser("html", help="write the executed course as a static site, with slides")
+    site.set_defaults(command=html_command)
+    site.add_argument("--out", type=Path, default=Path("site"), metavar="DIR", help="folder of the site (%(default)s)")
+    site.add_argument("--source", type=Path, metavar="DIR", help="folder of executed notebooks; default: as shipped")
+    ready = commands.add_parser("doctor", help="is this machine ready for the course?")
+    ready.set_defaults(command=doctor_command)
+    return parser
+
+
+def main(argv=None):
+    """Run the `confprune` command.
+
+    Returns
+    -------
+    int, the exit code: 0 all is well, 1 a notebook failed, 2 refused before anything ran, 130 interrupted.
+    """
+    parser = build_parser()
+    arguments = parser.parse_args(argv)
+    if "command" not in arguments:
+        parser.print_help()
+        return 0
+    try:
+        return arguments.command(arguments)
+    except Refused as refusal:
+        print(f"confprune: {refusal}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("confprune: interrupted; the kernels have ended", file=sys.stderr)
+        return 130

@@ -1,0 +1,53 @@
+"""Shipped files, read safely: no pickle, checksums verified, the fault of a damaged file named."""
+
+import hashlib
+from pathlib import Path
+
+ASSETS = Path(__file__).resolve().parents[1] / "assets"
+
+# Every shipped file: size in bytes and sha256. A file that is remade needs its new line here, and in assets/README.md.
+CHECKSUMS = {
+    "mnist5k.npz": (833294, "94070d1b085fe6e6249704fd8c8c5a69cfda438896d706c382e582798edd0ae9"),
+    "mnist-losses.npz": (16273, "0676ee55654b9b287a1d4d322c7251efccd8252984fdbcd1176b2025c9dcd3fe"),
+    "mnist-mlp.safetensors": (1066920, "53796b03eb1bca45a6147d24c7b611b8e7cb2dab44cfcd03455c22b23ffb37ed"),
+    "polyp-unet.safetensors": (2281842, "4d73d98bfea98daea975c755cae31b6370f7b8b1203d92e4b0a654b35a11409e"),
+    "polyp-losses.npz": (508892, "6c8e6ea5c25d49ceb2019d7ac64dc6d8d03784b68bca3cda83f61e7850a8d866"),
+}
+
+
+def read_asset(name):
+    """The bytes of a shipped file, verified before anyone parses them.
+
+    Parameters
+    ----------
+    name : str
+        File name, a key of `CHECKSUMS`.
+
+    Returns
+    -------
+    bytes, of the size and sha256 on record in `CHECKSUMS`.
+
+    Raises
+    ------
+    FileNotFoundError
+        The file is not in the folder `ASSETS`.
+    ValueError
+        `name` is not on record, or the file is truncated, altered or another file; the message names it.
+
+    >>> read_asset("mnist5k.npz")[:2]
+    b'PK'
+    """
+    if name not in CHECKSUMS:
+        raise ValueError(f"name is {name!r}; the shipped files are {', '.join(CHECKSUMS)}")
+    path = ASSETS / name
+    if not path.is_file():
+        raise FileNotFoundError(f"{path} is missing: install confprune_edu again")
+    content = path.read_bytes()
+    size, sha256 = CHECKSUMS[name]
+    if len(content) < size:
+        raise ValueError(f"{path} is truncated or another file: {len(content)} bytes instead of {size}")
+    if len(content) > size:
+        raise ValueError(f"{path} is another file: {len(content)} bytes instead of {size}")
+    if hashlib.sha256(content).hexdigest() != sha256:
+        raise ValueError(f"{path} is altered: its size is right but its sha256 is not the one on record")
+    return content

@@ -1,0 +1,117 @@
+"""Losses of pruned networks that were recorded once, so that a lesson can start from the table. No torch needed."""
+
+import io
+from dataclasses import dataclass
+
+import numpy as np
+
+from confprune_edu import _checks
+from confprune_edu.data.assets import read_asset
+
+MNIST_LOSSES = ("degradation", "error", "disagreement")
+
+
+def mnist_losses(loss="degradation"):
+    """Losses of the shipped network on the shipped digits, pruned by magnitude to 0, 1, ..., 99 per cent: a real table.
+
+    Recorded once with `evaluation.loss_table`, so that calibration can be studied on real losses without torch.
+
+    Parameters
+    ----------
+    loss : str
+        "degradation" (the full network was right, the pruned one is wrong), "error" or "disagreement", see `losses`.
+
+    Returns
+    -------
+    losses : bool array, shape (5000, 100)
+        One row a digit, in the order of `mnist5k`, one column a ratio.
+    ratios : float64 array, shape (100,)
+        0.00, 0.01, ..., 0.99: fractions of the prunable weights set to zero.
+
+    Raises
+    ------
+    FileNotFoundError, ValueError
+        Another loss; the shipped file is missing or damaged, see `read_asset`.
+
+    >>> losses, ratios = mnist_losses()
+    >>> losses.shape, ratios[90], int(losses[:, 90].sum())   # digits that pruning to 90 % broke
+    ((5000, 100), np.float64(0.9), 150)
+    """
+    _checks.choice(loss, "loss", MNIST_LOSSES)
+    with np.load(io.BytesIO(read_asset("mnist-losses.npz")), allow_pickle=False) as stored:
+        return np.unpackbits(stored[loss], axis=0).astype(bool), stored["ratios"]
+
+
+POLYP_LOSSES = (
+    "one_minus_iou",
+    "one_minus_dice",
+    "false_negative_rate",
+    "dice_degradation",
+    "one_minus_iou_to_full",
+    "one_minus_dice_to_full",
+)
+
+POLYP_FAMILIES = ("magnitude", "batch-norm", "layerwise")
+
+
+@dataclass(frozen=True, eq=False)
+class PolypLosses:
+    """Recorded losses of a pruned UNet on real frames that it never saw, with what groups the frames.
+
+    Attributes
+    ----------
+    losses : float64 array, shape (n, m), in [0, 1]
+        One row a frame, one column a ratio.
+    ratios : float64 array, shape (m,)
+        Fractions of the prunable weights set to zero.
+    centre, group : int64 arrays, shape (n,)
+        Centre 1..6; frames with one group number come from one video (or from neighbouring frame numbers).
+    names : tuple of str, length n
+        File names in PolypGen.
+    """
+
+    losses: np.ndarray
+    ratios: np.ndarray
+    centre: np.ndarray
+    group: np.ndarray
+    names: tuple[str, ...]
+
+
+def polyp_losses(loss="one_minus_dice", family="magnitude"):
+    """Losses of the shipped UNet on real PolypGen frames, pruned to many ratios: the recorded experiment.
+
+    Recorded once with `evaluation.loss_tables` on the videos that the UNet was not trained on, those of centre C6
+    among them, so that everyone can calibrate on real losses; the frames themselves do not ship.
+
+    Parameters
+    ----------
+    loss : str
+        "one_minus_iou", "one_minus_dice" or "false_negative_rate" against the true masks, "dice_degradation",
+        "one_minus_iou_to_full" or "one_minus_dice_to_full" (against the full network's masks), see `losses`.
+    family : str
+        "magnitude": the globally smallest weights go; "batch-norm": the same, and the statistics of the batch
+        norms are estimated anew on training frames; "layerwise": the same share of the smallest weights in every layer.
+
+    Returns
+    -------
+    PolypLosses
+
+    Raises
+    ------
+    FileNotFoundError, ValueError
+        Another loss or family; the shipped file is missing or damaged, see `read_asset`.
+
+    >>> recorded = polyp_losses("dice_degradation")
+    >>> recorded.losses.shape == (len(recorded.names), len(recorded.ratios)), float(recorded.losses[:, 0].max())
+    (True, 0.0)
+    """
+    _checks.choice(loss, "loss", POLYP_LOSSES)
+    _checks.choice(family, "family", POLYP_FAMILIES)
+    with np.load(io.BytesIO(read_asset("polyp-losses.npz")), allow_pickle=False) as stored:
+        return PolypLosses(
+            losses=stored[f"{family}/{loss}"].astype(np.float64),
+            ratios=stored["ratios"],
+            centre=stored["centre"].astype(np.int64),
+            group=stored["group"].astype(np.int64),
+            names=tuple(stored["names"].tolist()),
+        )

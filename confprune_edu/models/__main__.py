@@ -1,0 +1,153 @@
+"""Train a shipped network again, or record its losses.
+
+`python -m confprune_edu.models train mnist-mlp --data-root ROOT` trains, and
+`python -m confprune_edu.models record mnist-losses` records the losses of the shipped network on the shipped digits.
+"""
+
+import argparse
+import hashlib
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import safetensors.torch
+import torch
+from torch.optim.swa_utils import update_bn
+
+from confprune_edu import data, evaluation, losses, pruning
+from confprune_edu.models.networks import load
+from confprune_edu.models.training import quality, train_mnist_mlp, train_polyp_unet, trained_on
+
+
+def _mnist_mlp(options):
+    """Train on the MNIST images that do not ship, return the weights and the sentence about the test accuracy."""
+    images, labels = data.without_mnist5k(*data.mnist(options.data_root, download=options.download))
+    model = train_mnist_mlp(images, labels, seed=options.seed, epochs=options.epochs or 20)
+    tests, truth = data.mnist(options.data_root, train=False)
+    with torch.inference_mode():
+        right = int((model(tests).argmax(1) == truth).sum())
+    return (
+        model.state_dict(),
+        f"trained on {len(images)} images; {right} of {len(truth)} test images right: {right / len(truth):.2%}",
+    )
+
+
+def _polyp_unet(options):
+    """Train on the videos of `trained_on`, return half-precision weights and their quality on the other videos."""
+    frames = data.polypgen(options.data_root)
+    known = trained_on(frames)
+    epochs = options.epochs or 140
+    model = train_polyp_unet(
+        frames[known],
+        seed=options.seed,
+        epochs=epochs,
+        report=lambda epoch, _: print(f"epoch {epoch + 1} of {epochs}", end="\r", flush=True),
+    )
+    weights = {name: v.half() if v.is_floating_point() else v for name, v in model.state_dict().items()}
+    model.load_state_dict(weights)
+    return weights, f"trained on {known.sum()} frames; on videos that it never saw:\n" + quality(model, frames[~known])
+
+
+RATIOS = np.arange(100) / 100  # of the recorded losses on digits
+
+RECIPES = {"mnist-mlp": _mnist_mlp, "polyp-unet": _polyp_unet}  # options of the command -> weights, what they achieve
+
+
+def _mnist_losses(options):
+    """The arrays of mnist-losses.npz: by loss, the table (5000, m) with eight digits in a byte, (625, m); `ratios`."""
+    wanted = {loss: getattr(losses, loss) for loss in data.MNIST_LOSSES}
+    tables = evaluation.loss_tables(load("mnist-mlp"), data.mnist5k(), RATIOS, wanted)
+    return {"ratios": RATIOS, **{loss: np.packbits(table, axis=0) for loss, table in tables.items()}}
+
+
+POLYP_RATIOS = np.arange(50) / 50  # of the recorded losses on frames
+
+
+def _polyp_losses(options):
+    """The arrays of polyp-losses.npz: FAMILY/LOSS float16 (n, m), `ratios` (m,), and centre, group, names (n,)."""
+    if options.data_root is None:
+        raise SystemExit("polyp-losses needs --data-root, the folder that holds PolypGen")
+    frames, model = data.polypgen(options.data_root), load("polyp-unet")
+    known = trained_on(frames)
+    unseen = frames[~known]
+    wanted: dict[str, losses.Loss] = {
+        "one_minus_iou": losses.one_minus_iou,
+        "one_minus_dice": losses.one_minus_dice,
+        "false_negative_rate": losses.false_negative_rate,
+        "dice_degradation": losses.dice_degradation,
+        "one_minus_iou_to_full": partial(losses.one_minus_iou, against="full"),
+        "one_minus_dice_to_full": partial(losses.one_minus_dice, against="full"),
+    }
+    families: dict[str, dict[str, Any]] = {
+        "magnitude": {},
+        "batch-norm": {"finish": partial(update_bn, frames.images[known][::4].split(32))},
+        "layerwise": {"scores": {name: _rank(weight) for name, weight in pruning.magnitude(model).items()}},
+    }
+    tables: dict[str, np.ndarray] = {}
+    for family, how in families.items():
+        some = evaluation.loss_tables(model, (unseen.images, unseen.masks), POLYP_RATIOS, wanted, **how)
+        tables |= {f"{family}/{loss}": _half_up(table) for loss, table in some.items()}
+    return {
+        "ratios": POLYP_RATIOS,
+        "centre": unseen.centre.astype(np.int8),
+        "group": unseen.group.astype(np.int16),
+        "names": np.array(unseen.names),
+        **tables,
+    }
+
+
+def _rank(scores):
+    """Share of the layer's weights that are at most as large, in (0, 1]: pruning by it takes as much of every layer."""
+    return scores.flatten().argsort().argsort().reshape(scores.shape).add(1) / scores.numel()
+
+
+def _half_up(table):
+    """The losses in half precision, rounded up: what is recorded never understates a loss."""
+    half = table.astype(np.float16)
+    return np.where(half < table, np.nextafter(half, np.float16(1)), half)
+
+
+RECORDS = {"mnist-losses": _mnist_losses, "polyp-losses": _polyp_losses}  # options of the command -> arrays to store
+
+
+def _train(options, out):
+    weights, report = RECIPES[options.name](options)
+    out.write_bytes(safetensors.torch.save(weights))
+    print(report)
+
+
+def _record(options, out):
+    arrays = RECORDS[options.name](options)
+    with out.open("wb") as file:
+        np.savez_compressed(file, **arrays)
+
+
+def main(arguments=None):
+    """Make a shipped file again: train a network, or record the losses of a shipped one."""
+    parser = argparse.ArgumentParser(prog="python -m confprune_edu.models", description=main.__doc__)
+    commands = parser.add_subparsers(required=True)
+    train = commands.add_parser("train", help="train a network")
+    train.add_argument("name", choices=list(RECIPES))
+    train.add_argument("--data-root", type=Path, required=True, help="folder that holds MNIST/raw, or PolypGen")
+    train.add_argument("--download", action="store_true", help="fetch what is missing of MNIST there")
+    train.add_argument("--seed", type=int, default=0)
+    train.add_argument("--epochs", type=int, help="passes through the data (default: as shipped)")
+    train.set_defaults(run=_train, suffix=".safetensors")
+    record = commands.add_parser("record", help="losses of a shipped network on examples that it never saw")
+    record.add_argument("name", choices=list(RECORDS))
+    record.add_argument("--data-root", type=Path, help="folder that holds PolypGen, for the losses on its frames")
+    record.set_defaults(run=_record, suffix=".npz")
+    for command in (train, record):
+        command.add_argument("--out", type=Path, help="file to write (default: NAME with its suffix)")
+    options = parser.parse_args(arguments)
+    out = options.out or Path(f"{options.name}{options.suffix}")
+    if not out.parent.is_dir():
+        parser.error(f"--out: there is no folder {out.parent}")
+    options.run(options, out)
+    content = out.read_bytes()
+    print(f"{out}: {len(content)} bytes, sha256 {hashlib.sha256(content).hexdigest()}")
+
+
+if __name__ == "__main__":
+    main()

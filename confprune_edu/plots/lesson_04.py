@@ -1,0 +1,142 @@
+"""Figures of lesson 04."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from confprune_edu import fwer
+from confprune_edu.plots.picture import (
+    BLUE,
+    COLOURS,
+    GREY,
+    P_LABEL,
+    SMALLEST,
+    Picture,
+    _limit,
+    _picture,
+    _styled,
+    percent,
+    plain_log,
+    tell,
+)
+
+# Lesson 04
+
+SEQUENCES = {
+    "like pruning: slowly rising": (0.0004, 0.001, 0.003, 0.02, 0.06, 0.08, 0.3, 0.7),
+    "an early failure": (0.004, 0.2, 0.001, 0.002, 0.003, 0.004, 0.01, 0.02),
+    "the first one fails": (0.3, 0.001, 0.001, 0.001, 0.001, 0.001, 0.001, 0.001),
+    "all pass": (0.01, 0.05, 0.02, 0.04, 0.03, 0.05, 0.01, 0.03),
+}  # p-values in testing order, for the explorer
+
+
+@_styled
+def sequence(p_values: ArrayLike, *, delta: float, step: int | None = None) -> Picture:
+    """A fixed sequence after `step` tests (default: all): what is certified, where it stops, what is never tested.
+
+    >>> sequence([0.01, 0.3, 0.02], delta=0.1).alt  # doctest: +ELLIPSIS
+    'A fixed sequence of 3 tests at delta = 0.1. Test 1: p = 0.01, certified; test 2: p = 0.3, stop; ...
+    """
+    p = np.asarray(p_values, dtype=float)
+    m, certified = len(p), int(np.logical_and.accumulate(p <= delta).sum())
+    seen = min(m if step is None else int(step), certified + 1, m)
+    stopped = seen > certified
+    certified, k = min(certified, seen), np.arange(1, m + 1)
+    picture = Picture(figsize=(7, 3.2))
+    ax = picture.add_axes((0.13, 0.16, 0.74, 0.74))  # fixed margins: a step redraws fast, and nothing moves
+    y = np.maximum(p, 1e-4)
+    ax.plot(k[:certified], y[:certified], "o", color=BLUE, markersize=8, label="certified")
+    if stopped:
+        ax.plot(seen, y[seen - 1], "o", color=COLOURS[1], markerfacecolor="white", markersize=8, label="fails: stop")
+        ax.plot(k[seen:], y[seen:], "x", color=GREY, markersize=6, label="never tested")
+        ax.axvspan(seen + 0.5, m + 0.6, color="#F0F0F0", zorder=0)
+    for j in k[seen:] if not stopped else []:
+        ax.annotate("?", (j, 0.5), xycoords=("data", "axes fraction"), ha="center", color=GREY)
+    for j in range(seen):
+        ax.annotate(f"{p[j]:.2g}", (k[j], y[j]), xytext=(0, 7), textcoords="offset points", ha="center", fontsize=9)
+    ax.axhline(delta, color=GREY, linestyle="--", linewidth=1.2)
+    ax.annotate(f"delta = {delta:.3g}", (1.01, delta), xycoords=("axes fraction", "data"), va="center", color=GREY)
+    ax.set(xlim=(0.4, m + 0.6), ylim=(1e-5, 3), yscale="log", xticks=k)
+    plain_log(ax, [1, 0.1, 0.01, 0.001, 0.0001])
+    ax.set(xlabel="test, in the order fixed beforehand", ylabel="p-value")
+    if stopped:
+        last = f"p = {p[seen - 1]:.2g} > delta at test {seen}: stop; certified: {certified}, never tested: {m - seen}"
+    else:
+        last = f"{certified} of {m} tests passed" + ("" if seen == m else f": go on to test {seen + 1}")
+    ax.set_title(last)
+    if seen:
+        ax.legend(loc="lower left", ncols=3, fontsize=9)
+    states = ["certified"] * certified + ["stop"] * stopped
+    notes = [f"test {j}: p = {p[j - 1]:.2g}, {state}" for j, state in zip(k, states, strict=False)]
+    notes += [f"test {j}: {'never tested' if stopped else 'not yet tested'}" for j in k[seen:]]
+    told = "; ".join(notes)
+    return tell(picture, f"A fixed sequence of {m} tests at delta = {delta:.3g}. {told[0].upper()}{told[1:]}.")
+
+
+@_styled
+def orders(results: Mapping[str, Any], *, title: str = "") -> Picture:
+    """The law of the certified ratio for several orders of the same tests: one histogram an order.
+
+    >>> from confprune_edu.validation import Splits
+    >>> one = Splits(*np.array([[0.8, np.nan], [0.01, np.nan], [0.02, np.nan]]), alpha=0.05, delta=0.1)
+    >>> orders({"forward": one}).alt  # doctest: +ELLIPSIS
+    'Certified ratio by order of the tests: forward: median 0.8, nothing certified in 50.0 %, risk...
+    """
+    picture, ax = _picture(7, 1.0 + 0.42 * len(results))
+    notes = []
+    for row, (name, result) in enumerate(results.items()):
+        found = np.isfinite(result.ratio)
+        values, counts = np.unique(result.ratio[found], return_counts=True)
+        ax.bar(values, -0.85 * counts / len(found), width=0.008, bottom=row + 0.4, color=BLUE)
+        if found.any():
+            text = f"median {np.median(result.ratio[found]):g}, nothing certified in {result.abstained:.1%}"
+        else:
+            text = "nothing ever certified"
+            ax.annotate(text, (0.01, row), va="center", color=GREY, fontsize=9)
+        ax.annotate(f"{result.broken:.1%}", (1.06, row), va="center", ha="center", annotation_clip=False)
+        notes.append(f"{name}: {text}, risk beyond alpha in {result.broken:.1%}".replace("%", " %"))
+    ax.annotate("risk beyond\nalpha in", (1.06, -0.7), va="center", ha="center", fontsize=9, annotation_clip=False)
+    ax.set_yticks(range(len(results)), list(results))
+    ax.set(xlim=(0, 1), ylim=(len(results) - 0.5, -1), title=title)
+    ax.set_xlabel("certified pruning ratio (height: share of the repetitions)")
+    ax.grid(False, axis="y")
+    percent(ax, "x")
+    return tell(picture, f"Certified ratio by order of the tests: {'; '.join(notes)}.")
+
+
+@_styled
+def chains(
+    ratios: ArrayLike, risks: ArrayLike, p_values: ArrayLike, *, alpha: float, delta: float, starts: Sequence[int]
+) -> Picture:
+    """True risks (m,), known here, and p-values (m,) with the chains of a multi-start: certified filled."""
+    x, risk, p = (np.asarray(values, dtype=float) for values in (ratios, risks, p_values))
+    share, rejected = delta / len(starts), fwer.multi_start(p, delta, starts)
+    single = fwer.fixed_sequence(p, delta)
+    picture = Picture(figsize=(7, 4), layout="constrained")
+    top, bottom = picture.subplots(2, 1, sharex=True)
+    top.plot(x, risk, color=COLOURS[5])
+    y = np.maximum(p, SMALLEST)
+    for mask, face, label in ((rejected, BLUE, "certified"), (~rejected, "white", "not certified")):
+        bottom.plot(x[mask], y[mask], "o", markersize=5, color=BLUE, markerfacecolor=face, label=label)
+    for number, start in enumerate(starts):
+        bottom.axvline(x[start], color=COLOURS[1], linestyle=":", linewidth=1.5, label="" if number else "start")
+    _limit(top, alpha, f"alpha = {alpha:.3g}", axis="y")
+    bottom.axhline(share, color=GREY, linestyle="--", linewidth=1.2)
+    bottom.annotate(f"delta / {len(starts)} = {share:g}", (0.02, share), va="top", color=GREY, fontsize=9)
+    found = f"certified up to {x[rejected].max():.2g}" if rejected.any() else "nothing certified"
+    alone = f"certified up to {x[single].max():.2g}" if single.any() else "nothing certified"
+    count = {1: "One start", 4: "Four starts"}.get(len(starts), f"{len(starts)} starts")
+    top.set(ylabel="true risk", title=f"One start at ratio 0: {alone}. {count}: {found}", ylim=(0, min(4 * alpha, 1)))
+    bottom.set(ylabel=P_LABEL, yscale="log", xlabel="pruning ratio (weights set to zero)")
+    plain_log(bottom, [1, 0.01, 0.0001, 1e-6])
+    top.legend(*bottom.get_legend_handles_labels(), loc="upper center", ncols=3, fontsize=9)
+    percent(top, "y")
+    percent(bottom, "x")
+    return tell(
+        picture,
+        f"A risk that starts at {risk[0]:.3f}, dips to {risk.min():.3f} at ratio {x[risk.argmin()]:.2g} and rises, "
+        f"alpha = {alpha:.3g}. With one start at ratio 0 and delta = {delta:.3g}: {alone}; with {len(starts)} starts at"
+        f" delta / {len(starts)} each: {found}.",
+    )
