@@ -14,7 +14,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")  # tests and kernels run side by s
 
 
 def pytest_terminal_summary(terminalreporter):
-    """Print the times that tests/test_browser.py recorded: a benchmark, on which no test depends."""
+    """Print the times that tests/repository/test_browser.py recorded: a benchmark, on which no test depends."""
     reports = [report for kind in ("passed", "failed") for report in terminalreporter.stats.get(kind, [])]
     kept = [value for report in reports for key, value in report.user_properties if key == "milliseconds"]
     if times := sorted(time for times in kept for time in times):

@@ -3,34 +3,20 @@
 Importing this package and reading recorded losses needs no torch; images come as torch tensors.
 """
 
-from confprune_edu.data.assets import ASSETS, CHECKSUMS, read_asset
-from confprune_edu.data.digits import MNIST_MD5, mnist, mnist5k, without_mnist5k
-from confprune_edu.data.phantom import phantom_polyps
-from confprune_edu.data.polyps import PolypFrames, polypgen
-from confprune_edu.data.recorded import (
-    MNIST_LOSSES,
-    POLYP_FAMILIES,
-    POLYP_LOSSES,
-    PolypLosses,
-    mnist_losses,
-    polyp_losses,
+from confprune_edu.data.assets import ASSETS as ASSETS, CHECKSUMS as CHECKSUMS, read_asset as read_asset
+from confprune_edu.data.digits import (
+    MNIST_MD5 as MNIST_MD5,
+    mnist as mnist,
+    mnist5k as mnist5k,
+    without_mnist5k as without_mnist5k,
 )
-
-__all__ = [
-    "ASSETS",
-    "CHECKSUMS",
-    "MNIST_LOSSES",
-    "MNIST_MD5",
-    "POLYP_FAMILIES",
-    "POLYP_LOSSES",
-    "PolypFrames",
-    "PolypLosses",
-    "mnist",
-    "mnist5k",
-    "mnist_losses",
-    "phantom_polyps",
-    "polyp_losses",
-    "polypgen",
-    "read_asset",
-    "without_mnist5k",
-]
+from confprune_edu.data.phantom import phantom_polyps as phantom_polyps
+from confprune_edu.data.polyps import PolypFrames as PolypFrames, polypgen as polypgen
+from confprune_edu.data.recorded import (
+    MNIST_LOSSES as MNIST_LOSSES,
+    POLYP_FAMILIES as POLYP_FAMILIES,
+    POLYP_LOSSES as POLYP_LOSSES,
+    PolypLosses as PolypLosses,
+    mnist_losses as mnist_losses,
+    polyp_losses as polyp_losses,
+)

@@ -9,85 +9,61 @@ A checker answers with one quiet line while the stub is untouched, with "correct
 the smallest failing input and the misconception behind it. `hint(name)` and `solution(name)` help along.
 """
 
-from confprune_edu.exercises.checker import EXERCISES, Case, exercise, hint, solution
-from confprune_edu.exercises.lesson_00 import FLAW_CASES, RECORD, certificate_flaws, digits_needed
-from confprune_edu.exercises.lesson_01 import MASK_CASES, csr_break_even, global_mask, loop_amounts
-from confprune_edu.exercises.lesson_02 import binomial_p_value, examples_needed, hoeffding_p_value, tight_p_value
+from confprune_edu.exercises.checker import (
+    EXERCISES as EXERCISES,
+    Case as Case,
+    exercise as exercise,
+    hint as hint,
+    solution as solution,
+)
+from confprune_edu.exercises.lesson_00 import (
+    FLAW_CASES as FLAW_CASES,
+    RECORD as RECORD,
+    certificate_flaws as certificate_flaws,
+    digits_needed as digits_needed,
+)
+from confprune_edu.exercises.lesson_01 import (
+    MASK_CASES as MASK_CASES,
+    csr_break_even as csr_break_even,
+    global_mask as global_mask,
+    loop_amounts as loop_amounts,
+)
+from confprune_edu.exercises.lesson_02 import (
+    binomial_p_value as binomial_p_value,
+    examples_needed as examples_needed,
+    hoeffding_p_value as hoeffding_p_value,
+    tight_p_value as tight_p_value,
+)
 from confprune_edu.exercises.lesson_03 import (
-    ADJUSTED_CASES,
-    BEST_CASES,
-    GRAPH_CASES,
-    adjusted_p_values,
-    best_of_many,
-    graph_step,
+    ADJUSTED_CASES as ADJUSTED_CASES,
+    BEST_CASES as BEST_CASES,
+    GRAPH_CASES as GRAPH_CASES,
+    adjusted_p_values as adjusted_p_values,
+    best_of_many as best_of_many,
+    graph_step as graph_step,
 )
 from confprune_edu.exercises.lesson_04 import (
-    RATIO_CASES,
-    SEQUENCE_CASES,
-    STARTS_CASES,
-    certified_ratio,
-    fixed_sequence,
-    multi_start,
-    two_way,
+    RATIO_CASES as RATIO_CASES,
+    SEQUENCE_CASES as SEQUENCE_CASES,
+    STARTS_CASES as STARTS_CASES,
+    certified_ratio as certified_ratio,
+    fixed_sequence as fixed_sequence,
+    multi_start as multi_start,
+    two_way as two_way,
 )
 from confprune_edu.exercises.lesson_06 import (
-    BEST_PAIR_CASES,
-    PAIR_CASES,
-    ROWS_CASES,
-    best_pair,
-    certified_rows,
-    selective_p_value,
+    BEST_PAIR_CASES as BEST_PAIR_CASES,
+    PAIR_CASES as PAIR_CASES,
+    ROWS_CASES as ROWS_CASES,
+    best_pair as best_pair,
+    certified_rows as certified_rows,
+    selective_p_value as selective_p_value,
 )
 from confprune_edu.exercises.lesson_07 import (
-    HOSPITAL_CASES,
-    OVERLAP_CASES,
-    VIDEO_CASES,
-    every_hospital,
-    mask_loss,
-    video_means,
+    HOSPITAL_CASES as HOSPITAL_CASES,
+    OVERLAP_CASES as OVERLAP_CASES,
+    VIDEO_CASES as VIDEO_CASES,
+    every_hospital as every_hospital,
+    mask_loss as mask_loss,
+    video_means as video_means,
 )
-
-__all__ = [
-    "ADJUSTED_CASES",
-    "BEST_CASES",
-    "BEST_PAIR_CASES",
-    "EXERCISES",
-    "FLAW_CASES",
-    "GRAPH_CASES",
-    "HOSPITAL_CASES",
-    "MASK_CASES",
-    "OVERLAP_CASES",
-    "PAIR_CASES",
-    "RATIO_CASES",
-    "RECORD",
-    "ROWS_CASES",
-    "SEQUENCE_CASES",
-    "STARTS_CASES",
-    "VIDEO_CASES",
-    "Case",
-    "adjusted_p_values",
-    "best_of_many",
-    "best_pair",
-    "binomial_p_value",
-    "certificate_flaws",
-    "certified_ratio",
-    "certified_rows",
-    "csr_break_even",
-    "digits_needed",
-    "every_hospital",
-    "examples_needed",
-    "exercise",
-    "fixed_sequence",
-    "global_mask",
-    "graph_step",
-    "hint",
-    "hoeffding_p_value",
-    "loop_amounts",
-    "mask_loss",
-    "multi_start",
-    "selective_p_value",
-    "solution",
-    "tight_p_value",
-    "two_way",
-    "video_means",
-]

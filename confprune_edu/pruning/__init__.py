@@ -1,25 +1,19 @@
 """Which weights go first, and the pruned copies of a network."""
 
-from confprune_edu.pruning.copies import Finish, family, global_rank, prune, sparsity, twin
-from confprune_edu.pruning.cost import Saving, Savings, savings
-from confprune_edu.pruning.criteria import magnitude, prunable
-from confprune_edu.pruning.state import digest, fingerprint, random_state, same_random_state, set_random_state
-
-__all__ = [
-    "Finish",
-    "Saving",
-    "Savings",
-    "digest",
-    "family",
-    "fingerprint",
-    "global_rank",
-    "magnitude",
-    "prunable",
-    "prune",
-    "random_state",
-    "same_random_state",
-    "savings",
-    "set_random_state",
-    "sparsity",
-    "twin",
-]
+from confprune_edu.pruning.copies import (
+    Finish as Finish,
+    family as family,
+    global_rank as global_rank,
+    prune as prune,
+    sparsity as sparsity,
+    twin as twin,
+)
+from confprune_edu.pruning.cost import Saving as Saving, Savings as Savings, savings as savings
+from confprune_edu.pruning.criteria import magnitude as magnitude, prunable as prunable
+from confprune_edu.pruning.state import (
+    digest as digest,
+    fingerprint as fingerprint,
+    random_state as random_state,
+    same_random_state as same_random_state,
+    set_random_state as set_random_state,
+)

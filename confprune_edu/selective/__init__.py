@@ -5,25 +5,23 @@ elsewhere. The method is that of `calibration`, with tables (m, t), a row a rati
 rows (m,): losses, p-values, stop rule. To reject H_jk: E[loss | confidence >= threshold_k] > alpha certifies a pair.
 """
 
-from confprune_edu.selective.certificate import Pair, SelectiveCalibration
-from confprune_edu.selective.evidence import METHODS, Counts, counts, coverage_p_values, risk_p_values
-from confprune_edu.selective.procedures import grid_graph, learned_path, path, rows, staircase
-from confprune_edu.selective.recipe import THRESHOLDS, calibrate, calibrate_losses
-
-__all__ = [
-    "METHODS",
-    "THRESHOLDS",
-    "Counts",
-    "Pair",
-    "SelectiveCalibration",
-    "calibrate",
-    "calibrate_losses",
-    "counts",
-    "coverage_p_values",
-    "grid_graph",
-    "learned_path",
-    "path",
-    "risk_p_values",
-    "rows",
-    "staircase",
-]
+from confprune_edu.selective.certificate import Pair as Pair, SelectiveCalibration as SelectiveCalibration
+from confprune_edu.selective.evidence import (
+    METHODS as METHODS,
+    Counts as Counts,
+    counts as counts,
+    coverage_p_values as coverage_p_values,
+    risk_p_values as risk_p_values,
+)
+from confprune_edu.selective.procedures import (
+    grid_graph as grid_graph,
+    learned_path as learned_path,
+    path as path,
+    rows as rows,
+    staircase as staircase,
+)
+from confprune_edu.selective.recipe import (
+    THRESHOLDS as THRESHOLDS,
+    calibrate as calibrate,
+    calibrate_losses as calibrate_losses,
+)

@@ -84,8 +84,7 @@ def calibrate(
     >>> result.frontier.tolist()   # at 0.75 only the first input is answered with confidence
     [1.0, 1.0, 0.5]
     """
-    from confprune_edu import evaluation
-    from confprune_edu import losses as library
+    from confprune_edu import evaluation, losses as library
 
     loss, confidence = loss or library.error, confidence or library.confidence
     grid, taus = _checks.ratios(ratios), evidence.check_thresholds(thresholds)

@@ -10,8 +10,7 @@ import pytest
 import torch
 from scipy.sparse import csr_array
 from torch import nn
-from torch.nn.utils import parametrizations
-from torch.nn.utils import prune as torch_prune
+from torch.nn.utils import parametrizations, prune as torch_prune
 from torch.utils.flop_counter import FlopCounterMode
 
 from confprune_edu import pruning

@@ -375,7 +375,7 @@ def test_below_the_zero_failure_rule_nothing_is_certified(method):
 
 
 def test_the_lesson_imports_no_torch():
-    notebook = Path(__file__).parents[1] / "notebooks" / "04_fixed_sequence_testing.ipynb"
+    notebook = Path(__file__).parents[2] / "notebooks" / "04_fixed_sequence_testing.ipynb"
     code = f"""
 import os, sys
 os.environ["CONFPRUNE_STATIC"] = "1"

@@ -12,8 +12,7 @@ from torch.nn.utils.prune import L1Unstructured, global_unstructured
 
 from confprune_edu import data, evaluation, losses, models
 from confprune_edu.data import assets
-from confprune_edu.models import __main__
-from confprune_edu.models import __main__ as models_main
+from confprune_edu.models import __main__, __main__ as models_main
 
 
 def answers(model, images):

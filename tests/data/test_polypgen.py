@@ -1,4 +1,4 @@
-"""What tests/test_polyps.py leaves open: odd pairs, borders of groups, what the cache depends on, the real numbers."""
+"""What test_polyps.py leaves open: odd pairs, borders of groups, what the cache depends on, the real numbers."""
 
 import csv
 import os

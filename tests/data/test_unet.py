@@ -13,8 +13,7 @@ from torch.optim.swa_utils import update_bn
 
 from confprune_edu import data, evaluation, losses, models, pruning
 from confprune_edu.data import assets, polyps
-from confprune_edu.models import __main__
-from confprune_edu.models import __main__ as models_main
+from confprune_edu.models import __main__, __main__ as models_main
 
 
 def squares(n, seed=0, size=32):
