@@ -3,8 +3,33 @@
 import re
 import textwrap
 from pathlib import Path
+from typing import NamedTuple
 
 WIDTH = 96  # columns of everything that is printed
+
+
+class Lesson(NamedTuple):
+    """One lesson: the name of its notebook, the question that it answers, whether it needs torch."""
+
+    name: str
+    question: str
+    torch: bool
+
+
+# The list of lessons. tests/course/test_lessons.py holds against it the notebooks, the tables of lesson 00 and of the
+# README, and every link from one lesson to the next.
+LESSONS = (
+    Lesson("00_start_here", "How many weights can a network lose, and how sure can we be?", torch=True),
+    Lesson("01_magnitude_pruning", "Which weights can go?", torch=True),
+    Lesson("02_p_values", "When are few errors evidence, and when are they luck?", torch=False),
+    Lesson("03_family_wise_error", "Forty models, one promise: how many may be tested before luck wins?", torch=False),
+    Lesson("04_fixed_sequence_testing", "Why may every test spend the whole error budget?", torch=False),
+    Lesson("05_mnist", "How far can a real digit classifier be pruned, with a guarantee?", torch=True),
+    Lesson("06_selective_classification", 'What if the pruned network may say "I do not know"?', torch=True),
+    Lesson(
+        "07_polypgen_unet", "How far can a UNet be pruned, and for whose patients does the promise hold?", torch=True
+    ),
+)
 
 
 class Refused(Exception):

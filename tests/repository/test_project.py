@@ -63,11 +63,6 @@ def test_local_links_lead_somewhere():
     assert [link for link in links if not (ROOT / link).exists()] == []
 
 
-def test_every_notebook_has_a_row_in_the_readme():
-    notebooks = sorted(path.name for path in (ROOT / "notebooks").glob("*.ipynb"))
-    assert notebooks == sorted(re.findall(r"\]\(notebooks/([^)]+)\)", README))
-
-
 def test_every_public_name_in_the_readme_exists():
     import importlib
 
