@@ -6,6 +6,7 @@ between the p-values; an order, weights or starting points must be fixed before 
 """
 
 import functools
+import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -141,6 +142,9 @@ def graphical(p_values: ArrayLike, delta: float, weights: ArrayLike, transitions
     TypeError, ValueError
         As in `bonferroni`; weights or transitions of a wrong shape or outside these ranges.
 
+    Rows and weights that sum to 1 up to rounding count as summing to 1. Budgets are right to about 1e-14 of their size,
+    however small the transitions are, since `graph_step` subtracts nothing.
+
     Source: Bretz, Maurer, Brannath and Posch (2009), algorithm 1.
 
     >>> chain = [[0, 1, 0], [0, 0, 1], [0, 0, 0]]
@@ -148,9 +152,42 @@ def graphical(p_values: ArrayLike, delta: float, weights: ArrayLike, transitions
     [True, True, False]
     """
     p, delta = _arguments(p_values, delta)
-    w, g = _graph(weights, transitions, p.shape[-1])
-    rows = [_graphical_row(row, delta, w.copy(), g.copy()) for row in p.reshape(-1, p.shape[-1])]
+    graph = _graph(weights, transitions, p.shape[-1])
+    rows = [_graphical_row(row, delta, *graph) for row in p.reshape(-1, p.shape[-1])]
     return np.array(rows, dtype=bool).reshape(p.shape)
+
+
+def graph_step(weights: ArrayLike, transitions: ArrayLike, j: int) -> tuple[NDArray[Any], NDArray[Any]]:
+    """The graph that is left when hypothesis j is rejected: its budget moves on, and so does what was sent to it.
+
+    weights[l] gains weights[j] * transitions[j, l]. What l sends to k, it sends directly or through j; what returns to
+    l through j is divided among the others in the same proportions. Budget never grows.
+
+    Parameters
+    ----------
+    weights, transitions
+        As in `graphical`.
+    j : int in 0..m-1
+        The hypothesis that is rejected.
+
+    Returns
+    -------
+    weights, transitions : float64 arrays, shapes (m,) and (m, m); zero at j.
+
+    Raises
+    ------
+    TypeError, ValueError
+        As in `graphical`; `j` out of range.
+
+    Source: Bretz et al. (2009), algorithm 1; Grassmann, Taksar and Heyman (1985), elimination without subtraction.
+
+    >>> weights, transitions = graph_step([0.5, 0.25, 0.25], [[0, 0.5, 0.5], [0.5, 0, 0.5], [0, 0, 0]], j=0)
+    >>> weights.tolist(), transitions.tolist()   # of 0.5 + 0.5 * 0.5 + 0.5 * 0.5, what 1 sent, 0.25 came back to it
+    ([0.0, 0.5, 0.5], [[0.0, 0.0, 0.0], [0.0, 0.0, 1.0], [0.0, 0.0, 0.0]])
+    """
+    m = len(_checks.numeric(weights, "weights").reshape(-1))
+    w, g = _step(*_graph(weights, transitions, m), _checks.whole(j, "j", 0, m - 1))
+    return w[:-1], g[:-1, :-1]
 
 
 Procedure = str | Callable[[NDArray[np.float64], float], Bools]
@@ -195,35 +232,47 @@ def _starts(starts: Sequence[int], m: int) -> list[int]:
     return _checks.within(array, "starts", 0, m - 1).tolist()
 
 
+SLACK = 1e-12  # a third plus two sixths is two thirds only up to rounding
+NO_LEAK = 1e-15  # (1 - e) + e is 1 only up to rounding
+
+
 def _graph(weights: ArrayLike, transitions: ArrayLike, m: int) -> tuple[NDArray[Any], NDArray[Any]]:
+    """The checked graph with a sink, node m, that receives what the others keep: all rows but its own sum to 1."""
     w = _checks.within(_checks.numeric(weights, "weights").astype(np.float64), "weights", 0, 1)
     g = _checks.within(_checks.numeric(transitions, "transitions").astype(np.float64), "transitions", 0, 1)
     if w.shape != (m,) or g.shape != (m, m):
         raise ValueError(f"weights and transitions must have shapes ({m},) and ({m}, {m}), got {w.shape} and {g.shape}")
-    if w.sum() > 1 + SLACK or g.sum(axis=1).max() > 1 + SLACK:
+    if np.diag(g).any():
+        raise ValueError(f"transitions must have a zero diagonal, got {np.diag(g).tolist()}")
+    rows = np.vstack([g, w])
+    kept = np.array([math.fsum([1, *-row]) for row in rows])  # to the last digit, whatever the order
+    if kept.min() < -SLACK:
         raise ValueError(
             f"weights and each row of transitions may sum to 1 at most, got {w.sum():g} and {g.sum(axis=1).max():g}"
         )
-    if np.diag(g).any():
-        raise ValueError(f"transitions must have a zero diagonal, got {np.diag(g).tolist()}")
-    return w / max(w.sum(), 1.0), g / np.maximum(g.sum(axis=1), 1.0)[:, None]  # rounding must not create budget
+    rows = np.column_stack([rows, np.where(kept > NO_LEAK, kept, 0)]) / np.maximum(1 - kept, 1)[:, None]
+    return rows[-1], np.vstack([rows[:-1], np.zeros(m + 1)])
 
 
-SLACK = 1e-12  # a third plus two sixths is two thirds only up to rounding
+def _step(w: NDArray[Any], g: NDArray[Any], j: int) -> tuple[NDArray[Any], NDArray[Any]]:
+    """`graph_step` where every row sums to 1, the sink's aside: then 1 - loop is what a row sends to others.
+
+    That is summed, not subtracted, so that a loop which is closed but for 1e-12 loses no digit.
+    """
+    w, g = w + w[j] * g[j], g + np.outer(g[:, j], g[j])
+    w[j] = g[:, j] = g[j] = g[np.diag_indices_from(g)] = 0
+    sent = g.sum(axis=1)
+    g[sent == 0, -1] = 1  # a loop that is closed altogether keeps its budget
+    return w / max(w.sum(), 1.0), g / np.where(sent > 0, sent, 1)[:, None]
 
 
 def _graphical_row(p: NDArray[Any], delta: float, w: NDArray[Any], g: NDArray[Any]) -> Bools:
-    """Algorithm 1 on one row; `w` and `g` are used up."""
+    """Algorithm 1 on one row of p-values."""
     rejected = np.zeros(len(p), dtype=bool)
     while True:
-        open_now = ~rejected & (p <= w * delta * (1 + SLACK)) & (w > 0)
+        open_now = ~rejected & (p <= w[:-1] * delta * (1 + SLACK)) & (w[:-1] > 0)
         if not open_now.any():
             return rejected
         j = int(np.argmax(open_now))  # which one goes first does not change the result
         rejected[j] = True
-        w += w[j] * g[j]
-        loop = g[:, j] * g[j]  # what returns to its sender through j
-        g += np.outer(g[:, j], g[j])  # below: loops that are closed up to rounding keep nothing, as closed ones do
-        g /= np.where(loop < 1 - 1e-9, 1 - loop, np.inf)[:, None]
-        g[np.diag_indices_from(g)] = 0
-        g[j] = 0
+        w, g = _step(w, g, j)

@@ -11,7 +11,7 @@ from scipy.special import ndtr
 from scipy.stats import binomtest
 from statsmodels.stats.multitest import multipletests
 
-from confprune_edu.fwer import bonferroni, fixed_sequence, graphical, holm, multi_start
+from confprune_edu.fwer import bonferroni, fixed_sequence, graph_step, graphical, holm, multi_start
 
 DELTA = Fraction(1, 10)
 
@@ -151,6 +151,134 @@ def test_no_budget_no_rejection_even_at_p_zero():
 def test_a_nearly_closed_loop_creates_no_budget():
     transitions = [[0, 1, 0], [1 - 1e-13, 0, 1e-12], [0, 0, 0]]  # the middle row sums to 1, up to rounding
     assert graphical([0.001, 0.001, 0.9], 0.1, [0.5, 0.5, 0], transitions).tolist() == [True, True, False]
+
+
+# --- graphs whose loops are closed but for very little, against exact fractions ---
+
+
+def exact_step(weights, transitions, j):
+    """Algorithm 1 of Bretz et al. (2009) as it is printed, in fractions."""
+    w, g, m = list(weights), [list(row) for row in transitions], range(len(weights))
+    for k in m:
+        w[k] = weights[k] + weights[j] * transitions[j][k] if k != j else Fraction(0)
+        for i in m:
+            loop = transitions[i][j] * transitions[j][i]
+            kept = i != k and j not in (i, k) and loop < 1
+            g[i][k] = (transitions[i][k] + transitions[i][j] * transitions[j][k]) / (1 - loop) if kept else Fraction(0)
+    return w, g
+
+
+def exact_graphical(p, delta, weights, transitions):
+    w, g, rejected = weights, transitions, [False] * len(p)
+    while ready := [j for j, q in enumerate(p) if not rejected[j] and w[j] > 0 and q <= w[j] * delta]:
+        rejected[ready[0]] = True
+        w, g = exact_step(w, g, ready[0])
+    return rejected
+
+
+def subtracting_step(weights, transitions, j):
+    """The twin that must fail: the printed formula in floating point."""
+    w, g = np.array(weights, dtype=float), np.array(transitions, dtype=float)
+    loop = g[:, j] * g[j]
+    w, g = w + w[j] * g[j], (g + np.outer(g[:, j], g[j])) / np.where(loop < 1, 1 - loop, np.inf)[:, None]
+    w[j] = g[:, j] = g[j] = g[np.diag_indices_from(g)] = 0
+    return w, g
+
+
+def steep_graph(rng, m, leak=False):
+    """Weights and transitions from 1 down to 1e-12, in fractions; each sums to 1 exactly, or to less where it leaks.
+
+    Half of the rows send nearly all to their neighbour, which makes loops that are nearly closed.
+    """
+
+    def shares(size, neighbour=None):
+        exponents = rng.integers(0, 13, size + 1)
+        if neighbour is not None and neighbour < size and rng.random() < 0.5:
+            exponents = np.where(np.arange(size + 1) == neighbour, 0, rng.integers(rng.integers(3, 12), 13, size + 1))
+        parts = [Fraction(int(rng.integers(1, 10)), 10 ** int(k)) for k in exponents]
+        return [part / sum(parts[: size + leak]) for part in parts[:size]]
+
+    rows = [shares(m - 1, j - j % 2) for j in range(m)]
+    return shares(m), [[*row[:j], Fraction(0), *row[j:]] for j, row in enumerate(rows)]
+
+
+def worst_of_steps(step, trials=150):
+    """The largest relative error of any weight or transition, when hypotheses fall in random order."""
+    rng, worst = np.random.default_rng(70), 0.0
+    for _ in range(trials):
+        m = int(rng.integers(2, 7))
+        exact = steep_graph(rng, m)
+        graph = tuple(map(floats, exact))
+        for j in rng.permutation(m)[:-1]:
+            graph, exact = step(*graph, int(j)), exact_step(*exact, int(j))
+            for got, want in zip(graph, map(floats, exact), strict=True):
+                worst = max(worst, (np.abs(got - want) / np.where(want > 0, want, 1)).max())
+    return worst
+
+
+def test_graph_step_loses_no_digit():
+    assert worst_of_steps(graph_step) < 1e-13
+
+
+def test_twin_a_step_that_subtracts_is_found():
+    assert worst_of_steps(subtracting_step, trials=50) > 1e-6
+
+
+@pytest.mark.parametrize("leak", [False, True])
+def test_graphical_equals_exact_fractions_on_steep_graphs_whatever_the_labels(leak):
+    rng, rejections, sharp = np.random.default_rng(80), 0, 0
+    margin = Fraction(1, 100) if leak else Fraction(1, 10**11)  # a float row knows what it leaks to 1e-16 only
+    for _ in range(300):
+        m = int(rng.integers(2, 7))
+        weights, transitions = steep_graph(rng, m, leak)
+        p = [Fraction(float(10.0 ** -rng.uniform(0, 14 if q else 2))) for q in rng.random(m) < 0.7]
+        graph, order = (floats(weights), floats(transitions)), rng.permutation(m)
+        got = graphical(floats(p), 0.1, *graph)
+        least = exact_graphical([q * (1 + margin) for q in p], DELTA, weights, transitions)
+        most = exact_graphical([q * (1 - margin) for q in p], DELTA, weights, transitions)
+        assert (np.array(least) <= got).all() and (got <= np.array(most)).all(), f"{weights}, {transitions}, {p}"
+        other = graphical(floats(p)[order], 0.1, graph[0][order], graph[1][np.ix_(order, order)])
+        np.testing.assert_array_equal(other, got[order])
+        rejections, sharp = rejections + got.sum(), sharp + (least == most)
+    assert rejections > 300 and sharp > 290
+
+
+EPSILONS = pytest.mark.parametrize("epsilon", [1e-3, 1e-9, 1e-10, 1e-12])
+
+
+@EPSILONS
+def test_the_improved_fallback_passes_its_last_epsilon_on(epsilon):
+    transitions = [[0, 1, 0], [1 - epsilon, 0, epsilon], [1, 0, 0]]
+    assert graphical([0.01, 0.02, 0.045], 0.05, [1 / 3] * 3, transitions).tolist() == [True, True, True]
+    assert graphical([0.01, 0.02, 0.051], 0.05, [1 / 3] * 3, transitions).tolist() == [True, True, False]
+
+
+@EPSILONS
+def test_improved_parallel_gatekeeping_returns_what_the_secondary_hypotheses_leave(epsilon):
+    e = epsilon
+    transitions = [[0, 0, 0.5, 0.5], [0, 0, 0.5, 0.5], [e, 0, 0, 1 - e], [0, e, 1 - e, 0]]
+    halves = [0.5, 0.5, 0, 0]
+    assert graphical([0.02, 0.049, 0.012, 0.02], 0.05, halves, transitions).tolist() == [True, True, True, True]
+    assert graphical([0.02, 0.051, 0.012, 0.02], 0.05, halves, transitions).tolist() == [True, False, True, True]
+
+
+def test_three_loops_that_are_nearly_closed_create_no_budget():
+    a, b, x = 1.1e-9, 1e-12, 4e-8
+    transitions = [[0, 1 - b, b, 0], [1 - a, 0, a, 0], [0.1, 0.9 - x, 0, x], [0, 0, 0, 0]]
+    assert graphical([0, 0, 0, 0.1], 0.1, [0.25] * 4, transitions).tolist() == [True] * 4  # all of delta, and no more
+    assert graphical([0, 0, 0, 0.1001], 0.1, [0.25] * 4, transitions).tolist() == [True, True, True, False]
+
+
+def test_what_is_sent_to_a_closed_loop_is_lost():
+    transitions = [[0, 1, 0, 0], [1, 0, 0, 0], [0, 0.5, 0, 0.5], [0, 0, 0, 0]]
+    assert graphical([0, 0, 0, 0.05], 0.1, [0, 0.5, 0.5, 0], transitions).tolist() == [True, True, True, False]
+    assert graphical([0, 0, 0, 0.025], 0.1, [0, 0.5, 0.5, 0], transitions).tolist() == [True] * 4
+
+
+@pytest.mark.parametrize("j", [-1, 2, 0.0, True, None])
+def test_graph_step_refuses_a_hypothesis_that_is_not_there(j):
+    with pytest.raises((TypeError, ValueError), match=r"^j must be an integer from 0 to 1"):
+        graph_step([0.5, 0.5], [[0, 1], [1, 0]], j)
 
 
 @pytest.mark.parametrize("starts", [[0], [0, 3], [4, 1], [0, 2, 4], range(6), np.array([5])], ids=str)
