@@ -1,22 +1,21 @@
-"""TODO"""
+"""Step 1 of the method: the loss of every calibration example at every pruning ratio.
 
-import functools
-from collections.abc import Callable, Iterator, Mapping, Sequence
+How these tables are made fast is told in `engine/README.md`.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Executor
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
-from tqdm.auto import tqdm
 
-from confprune_edu import _checks, pruning
-from confprune_edu.engine import executors, kernels, shared
-from confprune_edu.engine.batches import _cut, _examples
-from confprune_edu.engine.passes import Part, Task, _task, by_batch, by_ratio
-from confprune_edu.losses import Loss
+from confprune_edu import pruning
+from confprune_edu.engine import batches, tables
+from confprune_edu.engine.passes import Options
+from confprune_edu.losses import Loss, loss_range as loss_range
 
 
 def loss_table(
@@ -79,10 +78,11 @@ def loss_table(
     >>> loss_table(model, inputs, [0.0, 0.5], disagreement)[:, 0].tolist()
     [False, False, False, False, False]
     """
-    settings = (scores, finish, batch_size, device, progress, executor)
-    if out is None:
-        return _joined(_parts(model, data, ratios, {"losses": loss}, *settings), {"losses": loss})["losses"]
-    return _filled(_parts(model, data, ratios, {"losses": loss}, *settings), _examples(data), Path(out))
+    options = Options(scores, finish, batch_size, device, progress)
+    rows = tables.rows(model, data, ratios, {"losses": loss}, options, executor)
+    if out is not None:
+        return tables.filed(rows, batches.count(data), Path(out))
+    return tables.joined(rows, {"losses": loss})["losses"]
 
 
 def loss_tables(
@@ -110,7 +110,8 @@ def loss_tables(
     """
     if not isinstance(losses, Mapping) or not losses:
         raise ValueError(f"losses must map at least one name to a loss, got {losses!r}")
-    return _joined(_parts(model, data, ratios, losses, scores, finish, batch_size, device, progress, executor), losses)
+    options = Options(scores, finish, batch_size, device, progress)
+    return tables.joined(tables.rows(model, data, ratios, losses, options, executor), losses)
 
 
 def loss_columns(
@@ -133,98 +134,5 @@ def loss_columns(
     >>> next(loss_columns(nn.Linear(4, 3), torch.ones(2, 4), [0.0, 0.5], disagreement)).tolist()
     [False, False]
     """
-    columns = _columns(model, data, ratios, {"losses": loss}, scores, finish, batch_size, device, progress)
-    return (column for (column,) in columns)
-
-
-def _parts(
-    model: nn.Module,
-    data: Any,
-    ratios: Sequence[float] | NDArray[Any],
-    losses: Mapping[str, Loss],
-    scores: Mapping[str, Tensor] | None,
-    finish: pruning.Finish | None,
-    batch_size: int | None,
-    device: torch.device | str | None,
-    progress: bool,
-    executor: Executor | None = None,
-) -> Iterator[Part]:
-    """Whole rows, some examples at a time; ratios inside, except where each network is finished on its own."""
-    grid = _checks.ratios(ratios)
-    if executor is not None:
-        pieces, size = _cut(data, batch_size, kernels.convolves(model))
-        settings = (dict(losses), scores, finish, size, device)
-        jobs = [(executors.Parcel(model, piece, grid, *settings),) for piece in pieces]
-        pruning.global_rank(model, scores)  # refuses here what each worker would refuse
-        return tqdm(
-            executors.in_turn(executor, _piece, jobs),
-            total=len(jobs),
-            unit="piece",
-            delay=2,
-            leave=False,
-            disable=not progress,
-        )
-    rank = pruning.global_rank(model, scores)
-    task = _task(model, data, grid, losses, batch_size, device, progress)
-    copies = functools.partial(pruning.family, model, grid, scores, finish)
-    if finish is not None or pruning.fingerprint(task.full) != pruning.fingerprint(model):  # changed by `eval()`
-        return _stacked(by_ratio(task, copies()))
-    return _shared_or_not(task, rank, copies)
-
-
-def _shared_or_not(task: Task, rank: Tensor, copies: Callable[[], Iterator[nn.Module]]) -> Iterator[Part]:
-    """`by_batch`, or a copy a ratio where a network turns out to write into its own weights."""
-    try:
-        yield from by_batch(task, rank)
-    except shared.Restless:  # found out on the first batch, before anything was given
-        yield from _stacked(by_ratio(task, copies()))
-
-
-def _stacked(columns: Iterator[Part]) -> Iterator[Part]:
-    yield [np.column_stack(table) for table in zip(*columns, strict=True)]
-
-
-def _piece(parcel: executors.Parcel) -> Part:
-    """What a worker of an executor does."""
-    model, data, grid, losses, scores, finish, size, device = parcel.arguments
-    return list(_joined(_parts(model, data, grid, losses, scores, finish, size, device, False), losses).values())
-
-
-def _joined(parts: Iterator[Part], losses: Mapping[str, Loss]) -> dict[str, NDArray[Any]]:
-    found = list(parts)
-    if not found:
-        raise ValueError("data must hold at least one calibration example")
-    return {name: np.concatenate(table) for name, table in zip(losses, zip(*found, strict=True), strict=True)}
-
-
-def _filled(parts: Iterator[Part], n: int, out: Path) -> NDArray[Any]:
-    """The first table of the parts, (n, m), in a file."""
-    start, table = 0, None
-    for part, *_ in parts:
-        if table is None:
-            table = np.lib.format.open_memmap(out, mode="w+", dtype=part.dtype, shape=(n, part.shape[1]))
-        if start + len(part) > n or part.dtype != table.dtype:
-            raise ValueError("data gave more examples than it has, or losses of two dtypes")
-        table[start : start + len(part)] = part
-        start += len(part)
-    if table is None or start < n:
-        raise ValueError(f"data must give all of its {n} examples, got {start}")
-    table.flush()
-    return table
-
-
-def _columns(
-    model: nn.Module,
-    data: Any,
-    ratios: Sequence[float] | NDArray[Any],
-    losses: Mapping[str, Loss],
-    scores: Mapping[str, Tensor] | None,
-    finish: pruning.Finish | None,
-    batch_size: int | None,
-    device: torch.device | str | None,
-    progress: bool,
-) -> Iterator[list[NDArray[Any]]]:
-    """Refuses bad arguments at once, then gives a column a loss for each ratio asked for, and evaluates no other."""
-    grid = _checks.ratios(ratios)
-    copies = pruning.family(model, grid, scores, finish)
-    return by_ratio(_task(model, data, grid, losses, batch_size, device, progress), copies)
+    options = Options(scores, finish, batch_size, device, progress)
+    return (column for (column,) in tables.columns(model, data, ratios, {"losses": loss}, options))

@@ -1,44 +1,92 @@
-"""TODO"""
+"""Examples, in whatever form they come, as batches that stay in the processor's cache."""
 
-from collections.abc import Callable, Iterable
-from typing import Any
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from torch import Tensor
-from torch.utils._pytree import tree_leaves
+from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
-from confprune_edu import _checks, pruning
-from confprune_edu.engine import executors
+from confprune_edu import _checks
+from confprune_edu.engine import nested
 
-Batches = Callable[[], Iterable[tuple[Any, Any, Any]]]  # a pass over (inputs, targets or None, mark or None)
-
-# Numbers in one batch of inputs: larger batches leave the processor's cache and are slower, above all where each layer
-# puts out many channels.
+# Numbers in one batch of inputs. A larger batch leaves the cache and is slower, above all in a convolution, whose
+# outputs are often larger than its inputs.
 BATCH_ELEMENTS, CONVOLUTION_ELEMENTS = 2**20, 2**18
 
+MOST_EXAMPLES = 1280  # in one batch, however small they are
 
-def _batches(data: Any, batch_size: int | None, elements: int) -> tuple[Batches, list[torch.Generator]]:
-    """A function that starts a pass over the examples, and the generators that the pass draws from."""
+
+class Batch(NamedTuple):
+    """Some examples. `digest` is that of a loader's inputs, by which the next pass notices that it gives others."""
+
+    inputs: Any
+    targets: Any
+    digest: str | None
+
+
+Pass = Callable[[], Iterable[Batch]]  # starts a pass over all examples
+
+
+def reader(data: Any, batch_size: int | None, elements: int) -> tuple[Pass, list[torch.Generator]]:
+    """A function that starts a pass over the examples, and the random generators that a pass draws from."""
     if batch_size is not None:
         _checks.positive_int(batch_size, "batch_size")
     if isinstance(data, Dataset):
         data = DataLoader(data, batch_size=batch_size or 256)
     if isinstance(data, DataLoader):
-        loader: DataLoader[Any] = data
-        owners = (loader, loader.sampler, loader.batch_sampler, getattr(loader.batch_sampler, "sampler", None))
-        drawn_from = [getattr(owner, "generator", None) for owner in owners]
-        generators = {id(g): g for g in drawn_from if isinstance(g, torch.Generator)}
-        return lambda: ((*pair, _mark(pair[0])) for pair in map(_pair, loader)), list(generators.values())
-    x, y = _rows(data)
-    size = batch_size or _batch_rows(x, elements)
+        return lambda: _loaded(data), _generators(data)
+    x, y = _in_memory(data)
+    size = batch_size or _fitting(x, elements)
     rows = [slice(i, i + size) for i in range(0, len(x), size)]
-    return lambda: ((x[r], None if y is None else y[r], None) for r in rows), []
+    return lambda: (Batch(x[r], None if y is None else y[r], None) for r in rows), []
 
 
-def _rows(data: Any) -> tuple[Tensor, Tensor | None]:
-    """Tensors of inputs and targets with one row an example."""
+def elements(model: nn.Module) -> int:
+    """How many numbers the inputs of one batch should hold for this model."""
+    convolves = any(isinstance(module, nn.modules.conv._ConvNd) for module in model.modules())
+    return CONVOLUTION_ELEMENTS if convolves else BATCH_ELEMENTS
+
+
+def cut(data: Any, batch_size: int | None, elements: int, most: int) -> tuple[list[Any], int]:
+    """At most `most` pieces of the examples, each of whole batches, and the size of a batch."""
+    if isinstance(data, (Dataset, DataLoader)):
+        raise TypeError("data must be tensors or arrays where an executor shares them out, got a loader or a data set")
+    if batch_size is not None:
+        _checks.positive_int(batch_size, "batch_size")
+    x, y = _in_memory(data)
+    size = batch_size or _fitting(x, elements)
+    step = size * -(-len(x) // (size * most))
+    ends = [slice(i, i + step) for i in range(0, len(x), step)]
+    # clones: a slice would travel with all of its tensor's memory
+    return [x[r].clone() if y is None else (x[r].clone(), y[r].clone()) for r in ends], size
+
+
+def count(data: Any) -> int:
+    """How many examples there are, if the data tell."""
+    if isinstance(data, DataLoader):
+        return count(data.dataset)
+    if isinstance(data, Dataset):
+        if not hasattr(data, "__len__"):
+            raise TypeError("data must tell its length for a table in a file")
+        return len(data)
+    return len(_in_memory(data)[0])
+
+
+def _loaded(loader: "DataLoader[Any]") -> Iterator[Batch]:
+    for inputs, targets in map(_pair, loader):
+        yield Batch(inputs, targets, nested.digest(inputs))
+
+
+def _generators(loader: "DataLoader[Any]") -> list[torch.Generator]:
+    owners = (loader, loader.sampler, loader.batch_sampler, getattr(loader.batch_sampler, "sampler", None))
+    found = [getattr(owner, "generator", None) for owner in owners]
+    return list({id(generator): generator for generator in found if isinstance(generator, torch.Generator)}.values())
+
+
+def _in_memory(data: Any) -> tuple[Tensor, Tensor | None]:
+    """Inputs and targets as tensors with one row an example."""
     inputs, targets = _pair(data)
     x = _tensor(inputs, "inputs")
     y = None if targets is None else _tensor(targets, "targets")
@@ -50,34 +98,13 @@ def _rows(data: Any) -> tuple[Tensor, Tensor | None]:
     return x, y
 
 
-def _batch_rows(x: Tensor, elements: int) -> int:
-    return min(max(elements * len(x) // max(x.numel(), 1), 1), 1280)
-
-
-def _cut(data: Any, batch_size: int | None, convolves: bool) -> tuple[list[Any], int]:
-    """Pieces of the examples, whole batches each, and the size of a batch."""
-    if isinstance(data, (Dataset, DataLoader)):
-        raise TypeError("data must be tensors or arrays where an executor shares them out, got a loader or a data set")
-    x, y = _rows(data)
-    size = batch_size or _batch_rows(x, CONVOLUTION_ELEMENTS if convolves else BATCH_ELEMENTS)
-    step = size * -(-len(x) // (size * executors.PIECES))
-    ends = [slice(i, i + step) for i in range(0, len(x), step)]
-    # clones: a slice would travel with all of its tensor's memory
-    return [x[r].clone() if y is None else (x[r].clone(), y[r].clone()) for r in ends], size
-
-
-def _examples(data: Any) -> int:
-    """How many examples there are, where the data tell."""
-    if isinstance(data, DataLoader):
-        return _examples(data.dataset)
-    if isinstance(data, Dataset):
-        if not hasattr(data, "__len__"):
-            raise TypeError("data must tell its length for a table in a file")
-        return len(data)
-    return len(_rows(data)[0])
+def _fitting(x: Tensor, elements: int) -> int:
+    """How many examples have together this many elements."""
+    return min(max(elements * len(x) // max(x.numel(), 1), 1), MOST_EXAMPLES)
 
 
 def _pair(batch: Any) -> tuple[Any, Any]:
+    """Inputs and targets; None for targets that are not there."""
     if not isinstance(batch, (tuple, list)):
         return batch, None
     if len(batch) == 1:
@@ -91,9 +118,3 @@ def _tensor(values: Any, name: str) -> Tensor:
     if not isinstance(values, (Tensor, np.ndarray)):
         raise TypeError(f"{name} must be a tensor or an array, or data a DataLoader; got {type(values).__name__}")
     return torch.as_tensor(np.require(values, requirements=["C", "W"]) if isinstance(values, np.ndarray) else values)
-
-
-def _mark(x: Any) -> Any:
-    """Enough of a loader's batch to notice that another pass gave other examples."""
-    tensors = [part for part in tree_leaves(x) if isinstance(part, Tensor)]
-    return pruning.digest({str(i): tensor for i, tensor in enumerate(tensors)})

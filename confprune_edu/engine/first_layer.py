@@ -1,4 +1,8 @@
-"""The first linear layer, updated from ratio to ratio instead of multiplied anew."""
+"""The first layer's outputs, updated from ratio to ratio instead of multiplied anew.
+
+All networks of a grid give their first layer the same inputs, and from one ratio to the next few of its weights become
+zero: what these contributed is subtracted.
+"""
 
 from typing import Any
 
@@ -7,37 +11,37 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from confprune_edu import pruning
-from confprune_edu.engine.kernels import Multiplied, plain, product
+from confprune_edu.engine.kernels import FastLinear, can_multiply, product
 
-FRESH = 128  # ratios after which the first layer is multiplied anew, so that rounding errors do not add up
+FRESH = 128  # ratios after which the first layer is multiplied anew, so that rounding errors stay small
 
-SPARSE = 1 / 16  # share of a layer's weights up to which adding a difference beats multiplying anew
+SPARSE = 1 / 16  # share of the layer's weights up to which an update is faster than a product
 
 PROBE = 8  # examples whose inputs are compared before an updated output is used
 
 
 class FirstLayer:
-    """The outputs of a linear layer on one batch, moved from ratio to ratio by what changes in its weights."""
+    """A linear layer's outputs on one batch, updated as its weights are pruned."""
 
     def __init__(self, layer: nn.Linear, dense: Tensor, steps: list[Tensor]) -> None:
         self.weight, self.bias = layer.weight, layer.bias  # the weight is pruned in place by `Family`
         self.updates = [_update(dense, gone) for gone in steps]
-        self.inputs: Tensor | None = None  # both by columns: (features, batch) and (width, batch)
-        self.outputs: Tensor | None = None
-        self.probe: Tensor | None = None  # some of the inputs, by rows
-        self.reached = -1
-        self.by_columns = False  # the layout of what is given, see `Family.lay_out`
+        self.inputs: Tensor | None = None  # transposed, (features, batch)
+        self.outputs: Tensor | None = None  # transposed, (width, batch)
+        self.probe: Tensor | None = None  # the first few inputs, (PROBE, features)
+        self.reached = -1  # the ratio, by its place in the grid, whose outputs these are; -1: the full layer's
+        self.gives_columns = False  # are outputs given as they are kept, column by column? See `Family.try_columns`
 
     def __deepcopy__(self, memo: Any) -> "FirstLayer":
         return self
 
     def see(self, inputs: Tensor | None, outputs: Tensor | None) -> None:
-        """Begin with a batch, the full layer's inputs and outputs; None: there is nothing to stand in for."""
+        """Start with a batch: the full layer's inputs and outputs, transposed; None if they cannot be updated."""
         self.inputs, self.outputs, self.reached = inputs, outputs, -1
         self.probe = None if inputs is None else _turned(inputs[:, :PROBE])
 
     def move_to(self, j: int) -> None:
-        """Make the outputs those of ratio j, where a batch has been seen."""
+        """Make the outputs those of ratio j."""
         if self.inputs is None or self.outputs is None or j == self.reached:
             return
         updates = self.updates[self.reached + 1 : j + 1]
@@ -51,18 +55,19 @@ class FirstLayer:
         self.reached = j
 
     def of(self, inputs: Tensor) -> Tensor | None:
-        """The outputs (batch, width), a copy; None if these are not the inputs that were seen."""
+        """A copy of the outputs (batch, width); None if these are not the inputs of `see`."""
         if self.inputs is None or self.outputs is None or self.probe is None:
             return None
         if inputs.shape != self.inputs.T.shape or not torch.equal(inputs[:PROBE], self.probe):
             return None
-        return self.outputs.clone().T if self.by_columns else _turned(self.outputs)
+        return self.outputs.clone().T if self.gives_columns else _turned(self.outputs)
 
 
 def _update(dense: Tensor, gone: Tensor) -> tuple[Tensor, ...] | None:
-    """What the zeros at the positions `gone` change in `dense`, by rows: columns, where each row begins, values.
+    """What to add to the weights `dense` so that those at the flat positions `gone` become zero, as a sparse matrix.
 
-    Empty where nothing changes; None where too much does.
+    The arguments of `embedding_bag`: the column of each entry, the number of entries before each row, and the entries.
+    () if nothing changes, None if so much changes that a product is faster.
     """
     if len(gone) > SPARSE * dense.numel():
         return None
@@ -73,12 +78,12 @@ def _update(dense: Tensor, gone: Tensor) -> tuple[Tensor, ...] | None:
 
 
 def _turned(matrix: Tensor) -> Tensor:
-    """The transpose, a copy, row by row."""
+    """A copy of the transpose, row by row in memory."""
     return matrix.T.clone(memory_format=torch.contiguous_format)
 
 
-class Updated(Multiplied):
-    """A linear layer that takes its outputs from a `FirstLayer`, and multiplies where that has none."""
+class UpdatedLinear(FastLinear):
+    """A linear layer that takes its outputs from a `FirstLayer`, or multiplies where that has none."""
 
     first: FirstLayer
 
@@ -88,7 +93,7 @@ class Updated(Multiplied):
 
 
 class FirstCall:
-    """Notes which layer with prunable weights a network calls first, with what, and what it answers."""
+    """Calls a network, and notes which layer with prunable weights was called first, its inputs and its outputs."""
 
     def __init__(self, network: nn.Module) -> None:
         self.network = network
@@ -99,20 +104,20 @@ class FirstCall:
             layer.register_forward_hook(self._note_outputs, prepend=True)  # as the layer gives them
 
     def of(self, inputs: Any) -> Any:
-        """The network's outputs."""
+        """The network's output for these inputs."""
         self._forget()
         return self.network(inputs)
 
     def _forget(self) -> None:
         self.called, self.name = False, ""
-        self.inputs: Tensor | None = None  # by columns, of a linear layer for which `FirstLayer` can stand in
-        self.outputs: Tensor | None = None
+        self.inputs: Tensor | None = None  # transposed, (features, batch); None if they cannot be updated
+        self.outputs: Tensor | None = None  # transposed, (width, batch)
 
     def _note_inputs(self, owner: str) -> Any:
         def hook(layer: nn.Module, inputs: Any) -> None:
             if not self.called:
                 self.name, self.called = owner, True
-                self.inputs = _turned(inputs[0]) if _updatable(layer, inputs) else None
+                self.inputs = _turned(inputs[0]) if updatable(layer, inputs) else None
 
         return hook
 
@@ -121,12 +126,12 @@ class FirstCall:
             self.outputs = _turned(outputs)
 
 
-def _updatable(layer: nn.Module, inputs: Any) -> bool:
-    """Is this call one that `FirstLayer` can stand in for?"""
+def updatable(layer: nn.Module, inputs: Any) -> bool:
+    """Can a `FirstLayer` give the outputs of this call?"""
     return (
-        type(layer) in (nn.Linear, Multiplied)
+        type(layer) in (nn.Linear, FastLinear)
         and len(inputs) == 1
-        and plain(inputs[0])
+        and can_multiply(inputs[0])
         and inputs[0].dtype == layer.weight.dtype
         and layer.weight.dtype in (torch.float32, torch.float64)
     )

@@ -1,4 +1,4 @@
-"""The fast kernels and memory formats of a processor."""
+"""What is fast on a processor: the kernel that multiplies, the format in memory, memory that is kept."""
 
 from typing import Any
 
@@ -6,15 +6,15 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-# The operator that torch.compile puts in the place of `F.linear`; None where torch is built without oneDNN. It takes
-# contiguous float32 alone and does not say so.
+# What torch.compile calls in place of `F.linear`; None if torch is built without oneDNN. It gives wrong results without
+# an error for all but contiguous float32.
 ONEDNN: Any = getattr(torch.ops.mkldnn, "_linear_pointwise", None) if torch.backends.mkldnn.is_available() else None
 
 
 def product(inputs: Tensor, weight: Tensor, bias: Tensor | None, columns: bool = False) -> Tensor:
-    """`F.linear` by oneDNN, which is never far from a processor's best; what `F.linear` takes can be half as fast.
+    """`F.linear` by oneDNN, never far from a processor's best; what torch takes instead can need twice the time.
 
-    With `columns`, inputs that lie column by column give outputs that do; all else gives rows.
+    The outputs are row by row in memory; with `columns` they are column by column where the inputs are.
     """
     given = [inputs, weight] if bias is None else [inputs, weight, bias]
     if ONEDNN is None or inputs.shape[1] == 0 or any(tensor.dtype != torch.float32 for tensor in given):
@@ -27,37 +27,39 @@ def product(inputs: Tensor, weight: Tensor, bias: Tensor | None, columns: bool =
     return ONEDNN(inputs, weight, rest[0] if rest else None, "none", [], "")
 
 
-class Multiplied(nn.Linear):
-    """A linear layer on a processor, by its fast kernel where that takes the call."""
+class FastLinear(nn.Linear):
+    """A linear layer that multiplies by `product` where it can."""
 
     def forward(self, input: Tensor) -> Tensor:
-        return (product if plain(input) else functional.linear)(input, self.weight, self.bias)
+        multiply = product if can_multiply(input) else functional.linear
+        return multiply(input, self.weight, self.bias)
 
 
-def quicken(network: nn.Module) -> None:
-    """Let the linear layers of a network that is nobody else's take the fast kernel."""
-    for module in network.modules():
-        if type(module) is nn.Linear:
-            module.__class__ = Multiplied
-
-
-class _Passing(Multiplied):
-    """A linear layer that passes columns on where it is given columns."""
+class ColumnLinear(FastLinear):
+    """A linear layer that gives columns where it is given columns."""
 
     def forward(self, input: Tensor) -> Tensor:
-        if not plain(input):
+        if not can_multiply(input):
             return super().forward(input)
         return product(input, self.weight, self.bias, columns=True)
 
 
-def pass_columns_on(network: nn.Module) -> None:
+def use_fast_products(network: nn.Module) -> None:
+    """Turn the linear layers of a network, which nobody else uses, into `FastLinear` layers."""
     for module in network.modules():
-        if type(module) is Multiplied:
-            module.__class__ = _Passing
+        if type(module) is nn.Linear:
+            module.__class__ = FastLinear
 
 
-def plain(inputs: Any) -> bool:
-    """A batch of vectors on the processor, to be multiplied in the precision that it has?"""
+def pass_columns_on(network: nn.Module) -> None:
+    """Turn the `FastLinear` layers of a network into `ColumnLinear` layers."""
+    for module in network.modules():
+        if type(module) is FastLinear:
+            module.__class__ = ColumnLinear
+
+
+def can_multiply(inputs: Any) -> bool:
+    """Can `product` stand in for `F.linear`? For a batch of vectors on the processor, unless autocast changes them."""
     return (
         isinstance(inputs, Tensor)
         and inputs.ndim == 2
@@ -67,45 +69,41 @@ def plain(inputs: Any) -> bool:
 
 
 def keep_freed_memory() -> None:
-    """Have the C library hold on to freed blocks: fetching their pages from the system again costs more than their use.
+    """Have the C library keep freed memory for the next request: to get new pages from the system takes longer.
 
-    glibc keeps what is freed up to twice the largest block that it has given back so far, counting blocks of at most
-    32 MB. This one is never written to, so it takes no memory; other libraries do not mind it.
+    glibc decides by the largest block freed so far (of at most 32 MB): up to twice its size is kept. So one large block
+    is freed here. It is never written to and so takes no memory; other C libraries ignore it.
     """
     torch.empty(31 * 2**20, dtype=torch.uint8, device="cpu")
 
 
-def convolves(model: nn.Module) -> bool:
-    """Does the model have a convolution?"""
-    return any(isinstance(module, nn.modules.conv._ConvNd) for module in model.modules())
+def choose_format(network: nn.Module, inputs: Any) -> None:
+    """Store the weights of 2-d convolutions channels last, which is faster on a processor, if the network allows it.
 
-
-def lay_out(network: nn.Module, inputs: Any) -> None:
-    """Give the weights of 2-d convolutions the memory format that is fast on a processor, if the network takes it.
-
-    Channels last is up to twice as fast there. Outputs then have that format, too, which a `view` in the network may
-    refuse: it keeps the usual format.
+    The outputs of a convolution are then channels last, too. A network that calls `view` on them fails on the first
+    example of `inputs`, and keeps the usual format.
     """
     if not _image(inputs) or not any(isinstance(module, nn.Conv2d) for module in network.modules()):
         return
     network.to(memory_format=torch.channels_last)
     try:
-        network(laid_out(inputs[:1].clone(), network))
-    except RuntimeError:  # also raised for wrong inputs, of which the call that follows will tell
+        network(in_format_of(network, inputs[:1].clone()))
+    except RuntimeError:  # or the inputs are wrong: the call that follows will say so
         network.to(memory_format=torch.contiguous_format)
 
 
-def laid_out(inputs: Any, network: nn.Module) -> Any:
-    """The inputs in the memory format of the network's convolutions."""
+def in_format_of(network: nn.Module, inputs: Any) -> Any:
+    """Images in the memory format of the network's convolutions; other inputs as they are."""
     return inputs.contiguous(memory_format=memory_format(network)) if _image(inputs) else inputs
 
 
 def memory_format(network: nn.Module) -> torch.memory_format:
-    """That of its 2-d convolutions; contiguous where there are none."""
+    """The memory format of a network's 2-d convolutions; contiguous if it has none."""
     weights = [module.weight for module in network.modules() if isinstance(module, nn.Conv2d)]
     last = bool(weights) and all(w.is_contiguous(memory_format=torch.channels_last) for w in weights)
     return torch.channels_last if last else torch.contiguous_format
 
 
 def _image(inputs: Any) -> bool:
+    """Is this a batch of images on the processor?"""
     return isinstance(inputs, Tensor) and inputs.ndim == 4 and inputs.device.type == "cpu"

@@ -1,4 +1,4 @@
-"""Networks of a whole grid that share one set of weights."""
+"""The pruned networks of a grid, which share one set of weights: a step to the next ratio sets a few more to zero."""
 
 import contextlib
 import copy
@@ -11,19 +11,19 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from confprune_edu import pruning
-from confprune_edu.engine.first_layer import FirstCall, FirstLayer, Updated
+from confprune_edu.engine.first_layer import FirstCall, FirstLayer, UpdatedLinear
 from confprune_edu.engine.kernels import pass_columns_on
 
 
-class Restless(Exception):
-    """A network writes into its own weights: it cannot share them with others."""
+class WritesOwnWeights(Exception):
+    """A network changes its weights when it is called, so that it cannot share them with others."""
 
 
 class Family:
-    """Networks pruned to the ratios of a grid, in eval mode, that share one set of weights.
+    """Networks in eval mode, one for each ratio of a grid, that share one set of weights.
 
-    `at(j)` gives the network of ratio j, and its weights are right until the next call. Everything else, buffers and
-    attributes, each network has for itself, so that what one of them remembers no other sees.
+    `at(j)` gives the network of ratio j; its weights are right until the next call of `at`. Each network has buffers
+    and attributes of its own, so that none sees what another one remembers.
     """
 
     def __init__(self, model: nn.Module, grid: NDArray[np.float64], rank: Tensor) -> None:
@@ -34,57 +34,58 @@ class Family:
         self.steps = _steps(rank, grid, [weight.numel() for weight in self.weights])
         self.starts_full = not any(map(len, self.steps[0]))  # nothing is pruned at the first ratio
         self.parameters = list(own.parameters())
-        self.shared = {id(parameter): parameter for parameter in self.parameters} | _unused_hooks(own)
+        self.shared = {id(parameter): parameter for parameter in self.parameters}
         self.networks = [copy.deepcopy(own, dict(self.shared)) for _ in grid]
         self.reached = -1
         self.first: FirstLayer | None = None
         self.begins = ""
 
     @contextlib.contextmanager
-    def watched(self) -> Iterator[None]:
-        """Raise `Restless` if the block changes a weight that the networks share."""
+    def refuse_writes(self) -> Iterator[None]:
+        """Raise `WritesOwnWeights` if the block changes the weights, which the networks share."""
         before = [parameter.detach().clone() for parameter in self.parameters]
         yield
         if not all(map(torch.equal, self.parameters, before)):
-            raise Restless
+            raise WritesOwnWeights
 
     def see(self, call: "FirstCall") -> None:
-        """Begin with a batch on which the full network has been called."""
+        """Start with a batch, on which `call` has called the full network."""
         if self.first is None and call.inputs is not None:
             self._update_from(call.name)
         if self.first is not None:
             self.first.see(*((call.inputs, call.outputs) if call.name == self.begins else (None, None)))
 
-    def lay_out(self, inputs: Any) -> None:
-        """Let the linear layers pass on columns, as the first one's outputs are updated, if the networks take them.
+    def try_columns(self, inputs: Any) -> None:
+        """Let the linear layers give their outputs column by column in memory, if the networks can work with that.
 
-        Turning them would cost more than updating them, but what follows may insist on rows, as a `view` does.
+        The first layer's outputs are updated as columns, and to transpose them takes longer than to update them. But a
+        network that calls `view`, say, needs rows; it fails on `inputs`, and gets rows.
         """
         if self.first is None:
             return
         probe = copy.deepcopy(self.at(0), dict(self.shared))
-        self.first.by_columns = True
+        self.first.gives_columns = True
         pass_columns_on(probe)
         try:
             probe(inputs)
-        except Exception:  # with rows the same call has just been answered
-            self.first.by_columns = False
+        except Exception:  # the columns are to blame: with rows the same call has just succeeded
+            self.first.gives_columns = False
         else:
             for network in self.networks:
                 pass_columns_on(network)
 
     def _update_from(self, name: str) -> None:
-        """Let the linear layer `name`, the first with prunable weights, be updated from ratio to ratio."""
+        """Update the outputs of the linear layer `name`, the first one that is called, from ratio to ratio."""
         layer: Any = self.networks[0].get_submodule(name)
         k = next(k for k, weight in enumerate(self.weights) if weight is layer.weight)
         self.begins, self.first = name, FirstLayer(layer, self.dense[k], [step[k] for step in self.steps])
         for network in self.networks:
             layer = network.get_submodule(name)
-            layer.__class__, layer.__dict__["first"] = Updated, self.first
+            layer.__class__, layer.__dict__["first"] = UpdatedLinear, self.first
 
     @torch.no_grad()
     def at(self, j: int) -> nn.Module:
-        """The network of ratio j; cheapest for ratios in turn."""
+        """The network of ratio j; fastest if ratios are asked for in their order."""
         if j < self.reached:
             for weight, dense in zip(self.weights, self.dense, strict=True):
                 weight.copy_(dense)
@@ -98,14 +99,8 @@ class Family:
         return self.networks[j]
 
 
-def _unused_hooks(network: nn.Module) -> dict[int, Any]:
-    """The empty registers of hooks, a dozen a module and most of what a copy would have to copy, by their id."""
-    registers = (value for module in network.modules() for name, value in vars(module).items() if "hooks" in name)
-    return {id(register): register for register in registers if not register}
-
-
 def _steps(rank: Tensor, grid: NDArray[np.float64], sizes: list[int]) -> list[list[Tensor]]:
-    """For each ratio the positions, weight by weight, that are pruned there and not before."""
+    """For each ratio the flat positions, in each weight, that are pruned there and not at the ratio before."""
     starts = np.cumsum([0, *sizes[:-1]])
     order = np.empty(len(rank), np.int64)
     order[rank.numpy()] = np.arange(len(rank))

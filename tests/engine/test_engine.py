@@ -191,7 +191,7 @@ def test_ratios_may_be_asked_for_in_any_order():
 
 
 @pytest.mark.parametrize(("name", "by_columns"), [("in place", True), ("no bias", True), ("view", False)])
-def test_first_layers_are_laid_out_as_the_network_takes_them(name, by_columns):
+def test_linear_layers_give_columns_if_the_network_can_work_with_them(name, by_columns):
     model, data = NETWORKS[name]().eval(), torch.randn(9, 20)
     family, call = (
         shared.Family(model, FINE, pruning.global_rank(model, None)),
@@ -200,8 +200,8 @@ def test_first_layers_are_laid_out_as_the_network_takes_them(name, by_columns):
     with torch.inference_mode():
         call.of(data)
         family.see(call)
-        family.lay_out(data)
-        assert family.first.by_columns is by_columns
+        family.try_columns(data)
+        assert family.first.gives_columns is by_columns
         torch.testing.assert_close(family.at(40)(data), pruning.prune(model, FINE[40])(data))
 
 
@@ -220,9 +220,9 @@ def test_the_format_of_a_network_is_the_fast_one_where_it_can_be():
     formats = {}
     for name in ("convolution", "view", "flattened first"):
         network = IMAGES[name]().eval()
-        kernels.lay_out(network, x)
+        kernels.choose_format(network, x)
         formats[name] = kernels.memory_format(network)
-        assert kernels.laid_out(x, network).is_contiguous(memory_format=formats[name])
+        assert kernels.in_format_of(network, x).is_contiguous(memory_format=formats[name])
     assert formats == {
         "convolution": torch.channels_last,
         "view": torch.contiguous_format,
@@ -371,7 +371,7 @@ def test_a_first_layer_is_multiplied_only_now_and_then(monkeypatch):
     ],
 )
 def test_only_plain_linear_layers_of_rows_are_updated(layer, inputs, expected):
-    assert first_layer._updatable(layer, inputs) is expected
+    assert first_layer.updatable(layer, inputs) is expected
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,106 @@
+"""Loss tables from their parts: which way they are evaluated, here or by workers, and how they are put together."""
+
+import functools
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import Executor
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from torch import Tensor, nn
+from tqdm.auto import tqdm
+
+from confprune_edu import _checks, pruning
+from confprune_edu.engine import batches, executors, passes, shared
+from confprune_edu.engine.passes import Arrays, Options, Task
+from confprune_edu.losses import Loss
+
+
+def rows(
+    model: nn.Module,
+    data: Any,
+    ratios: Any,
+    losses: Mapping[str, Loss],
+    options: Options,
+    executor: Executor | None = None,
+) -> Iterator[Arrays]:
+    """The rows of the tables, (some, m), one array a loss, in the order of the examples.
+
+    Bad arguments are refused at once. Every ratio sees a batch before the next batch is read, unless each network is
+    finished, or changes itself: then it is evaluated as a copy of its own.
+    """
+    grid, rank = _checks.ratios(ratios), pruning.global_rank(model, options.scores)
+    if executor is not None:
+        return _by_workers(executor, model, data, grid, losses, options)
+    task = passes.prepare(model, data, grid, losses, options)
+    copies = functools.partial(pruning.family, model, grid, options.scores, options.finish)
+    changed_by_eval = pruning.fingerprint(task.full) != pruning.fingerprint(model)
+    if options.finish is not None or changed_by_eval:
+        return _whole(passes.by_ratio(task, copies()))
+    return _by_batch_or_ratio(task, rank, copies)
+
+
+def columns(model: nn.Module, data: Any, ratios: Any, losses: Mapping[str, Loss], options: Options) -> Iterator[Arrays]:
+    """The columns of the tables, (n,), one array a loss. Bad arguments are refused at once."""
+    grid = _checks.ratios(ratios)
+    copies = pruning.family(model, grid, options.scores, options.finish)
+    return passes.by_ratio(passes.prepare(model, data, grid, losses, options), copies)
+
+
+def joined(parts: Iterator[Arrays], losses: Mapping[str, Loss]) -> dict[str, NDArray[Any]]:
+    """The tables (n, m) in memory, by the names of their losses."""
+    found = list(parts)
+    if not found:
+        raise ValueError("data must hold at least one calibration example")
+    return {name: np.concatenate(table) for name, table in zip(losses, zip(*found, strict=True), strict=True)}
+
+
+def filed(parts: Iterator[Arrays], n: int, out: Path) -> NDArray[Any]:
+    """The first of the tables, (n, m), in a file."""
+    start, table = 0, None
+    for part, *_ in parts:
+        if table is None:
+            table = np.lib.format.open_memmap(out, mode="w+", dtype=part.dtype, shape=(n, part.shape[1]))
+        if start + len(part) > n or part.dtype != table.dtype:
+            raise ValueError("data gave more examples than it has, or losses of two dtypes")
+        table[start : start + len(part)] = part
+        start += len(part)
+    if table is None or start < n:
+        raise ValueError(f"data must give all of its {n} examples, got {start}")
+    table.flush()
+    return table
+
+
+def _by_batch_or_ratio(task: Task, rank: Tensor, copies: Callable[[], Iterator[nn.Module]]) -> Iterator[Arrays]:
+    try:
+        yield from passes.by_batch(task, rank)
+    except shared.WritesOwnWeights:  # noticed on the first batch, before any row was given
+        yield from _whole(passes.by_ratio(task, copies()))
+
+
+def _whole(columns: Iterator[Arrays]) -> Iterator[Arrays]:
+    """Whole tables from their columns, as one part."""
+    yield [np.column_stack(table) for table in zip(*columns, strict=True)]
+
+
+def _by_workers(
+    executor: Executor,
+    model: nn.Module,
+    data: Any,
+    grid: NDArray[np.float64],
+    losses: Mapping[str, Loss],
+    options: Options,
+) -> Iterator[Arrays]:
+    """The rows of each piece of the data, evaluated on the executor."""
+    pieces, size = batches.cut(data, options.batch_size, batches.elements(model), executors.PIECES)
+    same = options._replace(batch_size=size, progress=False)
+    jobs = [(executors.Parcel(model, piece, grid, dict(losses), same),) for piece in pieces]
+    done = executors.in_turn(executor, _work, jobs)
+    return tqdm(done, total=len(jobs), unit="piece", delay=2, leave=False, disable=not options.progress)
+
+
+def _work(parcel: executors.Parcel) -> Arrays:
+    """What a worker does with its piece of the data."""
+    model, data, grid, losses, options = parcel.arguments
+    return list(joined(rows(model, data, grid, losses, options), losses).values())
