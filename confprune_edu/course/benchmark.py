@@ -9,7 +9,6 @@ fastest of the kernels that torch has for them.
 
 import argparse
 import copy
-import os
 import platform
 import statistics
 import time
@@ -26,6 +25,7 @@ from torch.nn.utils.prune import L1Unstructured, global_unstructured
 from torch.utils.data import DataLoader, TensorDataset
 
 from confprune_edu import data, evaluation, losses, models, pruning, validation
+from confprune_edu.course.runner import cores
 from confprune_edu.plots.picture import BLUE, GREY, Picture, _styled, tell
 
 Ways = Mapping[str, Callable[[], Any]]
@@ -170,7 +170,7 @@ def growth_ways(n: int, m: int) -> Ways:
 
 def machine() -> str:
     """What the numbers were measured on, in words."""
-    return f"{platform.machine()}, {os.cpu_count()} cores, {torch.get_num_threads()} threads, torch {torch.__version__}"
+    return f"{platform.machine()}, {cores()} cores, {torch.get_num_threads()} threads, torch {torch.__version__}"
 
 
 def run(quick: bool = False) -> Iterator[Race]:

@@ -11,9 +11,14 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from confprune_edu.course.notebooks import WIDTH, code_cells, read_notebook
+from confprune_edu.course.notebooks import WIDTH, Refused, code_cells, read_notebook
 
 NOTEBOOK_MB = 1200  # what a notebook may take
+
+DIED = (  # a kernel that the system ends leaves no message
+    "; mostly for want of memory: a lesson takes up to 1.2 GB, `confprune run --jobs 1` runs one at a time, and other "
+    "kernels that are open take theirs"
+)
 
 WIDGET_STATE = "application/vnd.jupyter.widget-state+json"
 
@@ -129,10 +134,10 @@ def run_notebook(path, output_dir, parameters, *, timeout, kernels, tick):
     start = time.perf_counter()
     try:
         execute(path.resolve(), target, parameters, timeout, kernel_manager_class(path, kernels), tick)
+        executed = read_notebook(target)
     except Exception as raised:
-        error = raised
+        error, executed = raised, partial_copy(target)
     seconds = time.perf_counter() - start
-    executed = read_notebook(target) if target.exists() else None
     return Outcome(
         name=path.stem,
         seconds=seconds,
@@ -163,6 +168,14 @@ def execute(path, target, parameters, timeout, manager_class, tick):
     )
 
 
+def partial_copy(target):
+    """The executed copy of a run that failed; None without one, or where it was cut off, as on a full disk."""
+    try:
+        return read_notebook(target) if target.exists() else None
+    except Refused:
+        return None
+
+
 def headline(executed):
     """The text of the last output of the last cell tagged `headline`, on one line; empty if there is none."""
     tagged = [cell for cell in code_cells(executed) if "headline" in cell.metadata.get("tags", [])]
@@ -181,6 +194,7 @@ def cell_failure(executed, error):
         message = f"{error.ename}: {error.evalue}"
     else:
         message = f"{type(error).__name__}: {str(error).partition(chr(10))[0]}"
+        message += DIED if type(error).__name__ == "DeadKernelError" else ""
     cells = code_cells(executed) if executed else []
     raised = [cell for cell in cells if any(output.output_type == "error" for output in cell.outputs)]
     started = [cell for cell in cells if cell.metadata.get("papermill", {}).get("start_time")]
@@ -306,9 +320,14 @@ def summary(outcomes):
     return "\n".join(lines)
 
 
+def cores():
+    """How many cores this process may use: a job's share where the system gives it one, else the machine's."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
 def side_by_side(free_mb):
     """How many notebooks to run at once: one a core, while each may take the most that a notebook takes; at least one.
 
     `free_mb` is the memory that is left; None, where that is not known, gives one.
     """
-    return max(1, min(os.cpu_count() or 1, int((free_mb or 0) // NOTEBOOK_MB)))
+    return max(1, min(cores(), int((free_mb or 0) // NOTEBOOK_MB)))

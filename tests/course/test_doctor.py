@@ -168,6 +168,29 @@ def test_available_memory_is_that_of_the_machine_or_the_container(tmp_path, file
     assert memory.available_mb(machine(tmp_path, meminfo=1_000_000, **files)) == megabytes
 
 
+NESTED = {  # lines of /proc/self/cgroup, and the group that they name
+    "v2": ("0::/system.slice/slurm/job_7/step_0\n", "system.slice/slurm/job_7"),
+    "v1": ("11:cpu,cpuacct:/other\n5:hugetlb,memory:/slurm/uid_0/job_7\n0::/\n", "slurm/uid_0"),
+    "outside": ("0::/../../job_7\n", ""),  # seen from a container: what lies around it is not there
+}
+
+
+@pytest.mark.parametrize("version", NESTED)
+def test_available_memory_is_that_of_any_group_around_the_process(tmp_path, version):
+    root = machine(tmp_path, meminfo=24_000_000)
+    line, limited = NESTED[version]
+    (root / "proc" / "self").mkdir()
+    (root / "proc" / "self" / "cgroup").write_text(line)
+    folder, limit, usage, inactive = memory.CONTROL_GROUPS[version == "v1"]
+    group = root / folder / limited
+    group.mkdir(parents=True)
+    for name, text in {limit: "2000000000", usage: "700000000", "memory.stat": f"{inactive} 100000000"}.items():
+        (group / name).write_text(text)
+    assert memory.available_mb(root) == 1400.0
+    (group / limit).write_text("max")
+    assert memory.available_mb(root) == 24_576.0
+
+
 def test_memory_that_nothing_tells_of(tmp_path):
     assert memory.available_mb(tmp_path) is None
     assert memory.hint(tmp_path) == ""
