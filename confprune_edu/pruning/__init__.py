@@ -9,7 +9,14 @@ from confprune_edu.pruning.copies import (
     twin as twin,
 )
 from confprune_edu.pruning.cost import Saving as Saving, Savings as Savings, savings as savings
-from confprune_edu.pruning.criteria import magnitude as magnitude, prunable as prunable
+from confprune_edu.pruning.criteria import (
+    Extent as Extent,
+    Weights as Weights,
+    extent as extent,
+    magnitude as magnitude,
+    memory as memory,
+    prunable as prunable,
+)
 from confprune_edu.pruning.state import (
     digest as digest,
     fingerprint as fingerprint,

@@ -10,13 +10,15 @@ import torch
 from torch import Tensor, nn
 
 from confprune_edu import _checks
-from confprune_edu.pruning.criteria import magnitude, prunable, some
+from confprune_edu.pruning.criteria import Weights, extent, magnitude, memory, some
 from confprune_edu.pruning.state import same_random_state
 
 Finish = Callable[[nn.Module], None]
 
 
-def prune(model: nn.Module, ratio: float, scores: Mapping[str, Tensor] | None = None) -> nn.Module:
+def prune(
+    model: nn.Module, ratio: float, scores: Mapping[str, Tensor] | None = None, *, weights: Weights | None = None
+) -> nn.Module:
     """A copy of `model` whose round(ratio * N) prunable weights with the smallest scores are zero.
 
     Parameters
@@ -28,6 +30,8 @@ def prune(model: nn.Module, ratio: float, scores: Mapping[str, Tensor] | None = 
         torch.nn.utils.prune; `sparsity` tells what was achieved.
     scores : dict from name to tensor, optional
         One score a prunable weight, of its shape, without NaN; default `magnitude(model)`. Equal scores go by position.
+    weights : list of str, or callable, optional
+        Which parameters may go, see `prunable`.
 
     Returns
     -------
@@ -49,7 +53,7 @@ def prune(model: nn.Module, ratio: float, scores: Mapping[str, Tensor] | None = 
         raise TypeError(f"ratio must be a number in [0, 1), got {ratio!r}")
     if not 0 <= ratio < 1:
         raise ValueError(f"ratio must lie in [0, 1), got {ratio!r}: it is a fraction, not a number of weights")
-    return next(family(model, [float(ratio)], scores))
+    return next(family(model, [float(ratio)], scores, weights=weights))
 
 
 def family(
@@ -57,6 +61,8 @@ def family(
     ratios: Sequence[float] | np.ndarray,
     scores: Mapping[str, Tensor] | None = None,
     finish: Finish | None = None,
+    *,
+    weights: Weights | None = None,
 ) -> Iterator[nn.Module]:
     """Yield the pruned copy at each ratio in turn; the scores are sorted once. Parameters as in `prune`.
 
@@ -68,59 +74,47 @@ def family(
     [0.0, 0.25, 0.9]
     """
     grid = _checks.ratios(ratios)
-    rank = global_rank(model, scores)  # checked now, not at the first `next`
-    return (_pruned_copy(model, rank, round(ratio * len(rank)), finish) for ratio in grid.tolist())
+    rank = global_rank(model, scores, weights)  # checked now, not at the first `next`
+    names = list(some(model, weights))
+    return (_pruned_copy(model, names, rank, round(ratio * len(rank)), finish) for ratio in grid.tolist())
 
 
-def sparsity(model: nn.Module) -> float:
-    """Fraction of the prunable weights that are zero, in [0, 1].
+def sparsity(model: nn.Module, weights: Weights | None = None) -> float:
+    """Fraction of the prunable weights that are zero, in [0, 1]. `weights` as in `prunable`.
 
     >>> round(sparsity(prune(nn.Linear(8, 8), 0.3)), 3)   # 19 of 64
     0.297
     """
-    weights = some(prunable(model))
-    return sum(int((w == 0).sum()) for w in weights.values()) / sum(w.numel() for w in weights.values())
+    found = extent(model, weights)
+    return found.zeros / found.prunable
 
 
-def global_rank(model: nn.Module, scores: Mapping[str, Tensor] | None) -> Tensor:
+def global_rank(model: nn.Module, scores: Mapping[str, Tensor] | None, weights: Weights | None = None) -> Tensor:
     """Rank of every prunable weight, int64 (N,) in the order of `prunable`: 0 is the first to go."""
-    weights = some(prunable(model))
-    scores = magnitude(model) if scores is None else scores
+    chosen = some(model, weights)
+    scores = magnitude(model, weights) if scores is None else scores
     if not isinstance(scores, Mapping) or not all(isinstance(s, Tensor) for s in scores.values()):
         raise TypeError("scores must be a dict from the names of prunable(model) to tensors")
-    if set(scores) != set(weights):
-        odd = sorted(set(scores) ^ set(weights))
+    if set(scores) != set(chosen):
+        odd = sorted(set(scores) ^ set(chosen))
         raise ValueError(f"scores must have the names of prunable(model); missing or unknown: {', '.join(odd)}")
-    for name, weight in weights.items():
+    for name, weight in chosen.items():
         if scores[name].shape != weight.shape:
             raise ValueError(f"scores[{name!r}] must have shape {tuple(weight.shape)}, got {tuple(scores[name].shape)}")
     mixed = len({score.dtype for score in scores.values()}) > 1  # torch.cat would round int64 to a neighbour's float16
-    parts = [scores[name].detach().flatten().cpu() for name in weights]
+    parts = [scores[name].detach().flatten().cpu() for name in chosen]
     flat = torch.cat([part.double() for part in parts] if mixed else parts)
     if flat.isnan().any():
         raise ValueError("scores must not be NaN (are there NaN weights in the model?)")
     rank = torch.empty(len(flat), dtype=torch.int64)
-    rank[_ascending(flat)] = torch.arange(len(flat))
+    rank[torch.argsort(flat, stable=True)] = torch.arange(len(flat))
     return rank
 
 
-def _ascending(scores: Tensor) -> Tensor:
-    """Positions by ascending score, ties by position.
-
-    Numbers of up to 32 bits are sorted as whole numbers, in which the position is the lower half: ten times as fast.
-    """
-    if scores.dtype not in (torch.float32, torch.float16, torch.bfloat16):
-        return torch.argsort(scores, stable=True)
-    bits = (scores.float() + 0.0).numpy().view(np.int32).astype(np.int64)  # + 0.0 makes zeros of both signs equal
-    keys = (bits ^ (bits >> 31 & 0x7FFFFFFF)) << 32 | np.arange(len(bits))  # the larger, the smaller below zero
-    keys.sort()
-    return torch.from_numpy(keys & 0xFFFFFFFF)
-
-
 @torch.no_grad()
-def _pruned_copy(model: nn.Module, rank: Tensor, zeros: int, finish: Finish | None) -> nn.Module:
+def _pruned_copy(model: nn.Module, names: list[str], rank: Tensor, zeros: int, finish: Finish | None) -> nn.Module:
     pruned = twin(model)
-    weights = [pruned.get_parameter(name) for name in prunable(model)]
+    weights = [pruned.get_parameter(name) for name in names]
     gone = torch.split(rank < zeros, [w.numel() for w in weights])
     for weight, mask in zip(weights, gone, strict=True):
         weight.masked_fill_(mask.view(weight.shape).to(weight.device), 0)
@@ -132,15 +126,45 @@ def _pruned_copy(model: nn.Module, rank: Tensor, zeros: int, finish: Finish | No
 
 
 def twin(model: nn.Module) -> nn.Module:
-    """A deep copy in which parameters that share memory (weights tied through `.data`) still do."""
+    """A deep copy in which parameters that share memory (weights tied through `.data`) still do.
+
+    Raises
+    ------
+    ValueError
+        Something in the model cannot be copied, or its copy shares weights with it.
+    """
     first: dict[Any, nn.Parameter] = {}
-    copied = copy.deepcopy(model)
+    try:
+        copied = copy.deepcopy(model)
+    except Exception as problem:
+        raise ValueError(f"model cannot be copied: {_culprit(model)}: {problem}") from problem
     for name, weight in model.named_parameters(remove_duplicate=False):
-        key = (weight.data_ptr(), weight.shape, weight.stride())
+        if nn.parameter.is_lazy(weight):
+            continue
+        key = (memory(weight), weight.shape, weight.stride())
         twin = copied.get_parameter(name)
+        if weight.numel() and memory(twin) == memory(weight):
+            raise ValueError(
+                f"model: a deep copy shares {name} with it, as its __deepcopy__ has it: pruning would change both"
+            )
         if weight.numel() and not weight.is_meta:
             twin.data = first.setdefault(key, twin).data
     return copied
+
+
+def _culprit(model: nn.Module) -> str:
+    """The first attribute of the model that cannot be copied, and what to do about it."""
+    for prefix, module in model.named_modules():
+        own = {name: value for name, value in vars(module).items() if name != "_modules"}
+        for name, value in (own | own.pop("_parameters") | own.pop("_buffers")).items():
+            try:
+                copy.deepcopy(value)
+            except Exception:  # whatever it is, this is where it comes from
+                return (
+                    f"{f'{prefix}.{name}'.lstrip('.')}, a {type(value).__name__}, cannot; delete it or set it to None "
+                    "before calibration (a cached activation: detach it), or leave it out in `__getstate__`"
+                )
+    return "no attribute alone is to blame"
 
 
 def _finish(pruned: nn.Module, finish: Finish) -> None:

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from confprune_edu.pruning.copies import twin
-from confprune_edu.pruning.criteria import _plain, prunable, some, weights_of
+from confprune_edu.pruning.criteria import Weights, plain, some, weights_of
 from confprune_edu.pruning.state import _bytes, same_random_state
 
 
@@ -58,7 +58,7 @@ class Savings:
     __repr__ = __str__
 
 
-def savings(model: nn.Module, inputs: Any = None) -> Savings:
+def savings(model: nn.Module, inputs: Any = None, *, weights: Weights | None = None) -> Savings:
     """What pruning really saves: non-zeros, bytes dense / CSR / compressed, multiply-adds.
 
     Parameters
@@ -67,7 +67,9 @@ def savings(model: nn.Module, inputs: Any = None) -> Savings:
         Pruned or not; left as it is.
     inputs : tensor, shape (batch, ...), optional
         A batch to run through the model: how often each weight is used depends on it. Without it multiply-adds are
-        None.
+        None, as they are for layers that torch does not know.
+    weights : list of str, or callable, optional
+        Which parameters are counted, see `prunable`.
 
     Returns
     -------
@@ -81,9 +83,9 @@ def savings(model: nn.Module, inputs: Any = None) -> Savings:
     >>> print(savings(prune(nn.Linear(300, 100), 0.9), torch.ones(1, 300)).total.nonzero)
     3000
     """
-    weights = some(prunable(model))
-    uses = {} if inputs is None else _uses(model, inputs)
-    return Savings(tuple(_saving(name, weight.detach().cpu(), uses.get(name)) for name, weight in weights.items()))
+    chosen = some(model, weights)
+    uses = {} if inputs is None else _uses(model, inputs, list(chosen))
+    return Savings(tuple(_saving(name, weight.detach().cpu(), uses.get(name)) for name, weight in chosen.items()))
 
 
 def _cell(value: Any) -> str:
@@ -99,15 +101,16 @@ def _saving(name: str, weight: Tensor, uses: float | None) -> Saving:
     return Saving(name, weight.numel(), nonzero, dense, csr, compressed, *work)
 
 
-def _uses(model: nn.Module, inputs: Any) -> dict[str, float]:
+def _uses(model: nn.Module, inputs: Any, chosen: list[str]) -> dict[str, float]:
     """How often each weight is multiplied for one example of `inputs`, by parameter name."""
     probe = twin(model).eval()
-    names = {weight.data_ptr(): name for name, weight in prunable(probe).items()}
-    uses = dict.fromkeys(names.values(), 0.0)
+    names = {probe.get_parameter(name).data_ptr(): name for name in chosen}
+    known = {name for name in chosen if name.rpartition(".")[2] in weights_of(_owner(probe, name))}
+    uses = dict.fromkeys(known, 0.0)
 
     def count(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> None:
         for weight, times in _times_used(module, args, kwargs, output):
-            if weight.data_ptr() in names:
+            if names.get(weight.data_ptr()) in known:
                 uses[names[weight.data_ptr()]] += times / len(inputs)
 
     for module in probe.modules():
@@ -117,11 +120,15 @@ def _uses(model: nn.Module, inputs: Any) -> dict[str, float]:
     return uses
 
 
+def _owner(model: nn.Module, name: str) -> nn.Module:
+    return model.get_submodule(name.rpartition(".")[0])
+
+
 def _times_used(
     module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any
 ) -> list[tuple[Tensor, float]]:
     """The weights of `module` and how often one call multiplies each of their entries, over the whole batch."""
-    weights = [_plain(module, attribute, attribute) for attribute in weights_of(module)]
+    weights = [plain(module, attribute, attribute) for attribute in weights_of(module)]
     if isinstance(module, nn.MultiheadAttention):
         given = dict(zip(("query", "key", "value"), args, strict=False)) | kwargs
         tokens = [given[name].numel() / given[name].shape[-1] for name in ("query", "key", "value")]

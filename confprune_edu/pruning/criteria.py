@@ -1,9 +1,20 @@
 """Which weights may go, and in which order: a criterion gives a score to each prunable weight."""
 
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from fnmatch import fnmatchcase
+from typing import NamedTuple
+
 from torch import Tensor, nn
 
+# Which weights may go: patterns of parameter names, or a function (name, module, parameter) -> bool.
+Weights = Sequence[str] | Callable[[str, nn.Module, nn.Parameter], bool]
 
-def prunable(model: nn.Module) -> dict[str, nn.Parameter]:
+EMBEDDINGS = (nn.Embedding, nn.EmbeddingBag)
+NORMS = (nn.modules.batchnorm._NormBase, nn.LayerNorm, nn.GroupNorm, nn.RMSNorm)
+
+
+def prunable(model: nn.Module, weights: Weights | None = None) -> dict[str, nn.Parameter]:
     """Weights that may be pruned, by name: those of linear, convolution, recurrent and attention layers.
 
     Biases, norms and embeddings are left alone. A tensor that several layers share appears once, under its first name;
@@ -12,6 +23,11 @@ def prunable(model: nn.Module) -> dict[str, nn.Parameter]:
     Parameters
     ----------
     model : torch.nn.Module
+    weights : list of str, or callable, optional
+        In place of that rule: patterns of parameter names (`"*.c_fc.weight"`), or a function (name, module,
+        parameter) -> bool that is asked about every parameter of two or more dimensions, those of embeddings and of
+        layers unknown to torch included. Names are patterns, too: `[name for name in prunable(model) if ...]` leaves
+        some of the usual ones out.
 
     Returns
     -------
@@ -20,33 +36,35 @@ def prunable(model: nn.Module) -> dict[str, nn.Parameter]:
     Raises
     ------
     TypeError
-        `model` is not a Module.
+        `model` is not a Module; `weights` is of another type.
     ValueError
         A weight is not a plain parameter with values: re-parametrised (weight norm, masks of torch.nn.utils.prune),
-        lazy, or on the meta device. Zeros written into it would be lost.
+        lazy, on the meta device, or quantised. Zeros written into it would be lost. Or a pattern names no parameter of
+        two or more dimensions.
 
-    >>> list(prunable(nn.Sequential(nn.Embedding(5, 4), nn.Linear(4, 3), nn.LayerNorm(3), nn.Linear(3, 2))))
-    ['1.weight', '3.weight']
+    >>> model = nn.Sequential(nn.Embedding(5, 4), nn.Linear(4, 3), nn.LayerNorm(3), nn.Linear(3, 2))
+    >>> list(prunable(model)), list(prunable(model, ["[01].weight"]))
+    (['1.weight', '3.weight'], ['0.weight', '1.weight'])
     """
     if not isinstance(model, nn.Module):
         raise TypeError(f"model must be a torch.nn.Module, got {type(model).__name__}")
-    modules = list(model.named_modules())
-    seen = {m.weight.data_ptr() for _, m in modules if isinstance(m, (nn.Embedding, nn.EmbeddingBag))}
+    if weights is None:
+        embedded = [m._parameters.get("weight") for m in model.modules() if isinstance(m, EMBEDDINGS)]
+        seen, picked = {memory(w) for w in embedded if w is not None}, _usual(model)
+    else:
+        seen, picked = set(), _named(model, weights)
     found = {}
-    for prefix, module in modules:
-        for attribute in weights_of(module):
-            name = f"{prefix}.{attribute}".lstrip(".")
-            weight = _plain(module, attribute, name)
-            if weight.numel() and weight.data_ptr() not in seen:
-                seen.add(weight.data_ptr())
-                found[name] = weight
+    for name, weight in picked:
+        if weight.numel() and memory(weight) not in seen:
+            seen.add(memory(weight))
+            found[name] = weight
     return found
 
 
-def magnitude(model: nn.Module) -> dict[str, Tensor]:
+def magnitude(model: nn.Module, weights: Weights | None = None) -> dict[str, Tensor]:
     """|w|, the score of magnitude pruning: small weights go first. One tensor a prunable weight, of its shape.
 
-    Any other criterion is such a dict too.
+    Any other criterion is such a dict too. `weights` as in `prunable`.
 
     >>> import torch
     >>> layer = nn.Linear(2, 1)
@@ -54,7 +72,50 @@ def magnitude(model: nn.Module) -> dict[str, Tensor]:
     >>> magnitude(layer)
     {'weight': tensor([[3., 2.]])}
     """
-    return {name: weight.detach().abs() for name, weight in prunable(model).items()}
+    return {name: weight.detach().abs() for name, weight in prunable(model, weights).items()}
+
+
+class Extent(NamedTuple):
+    """How much of a model its prunable weights are."""
+
+    prunable: int  # entries of the prunable weights
+    matrix: int  # entries of all parameters of two or more dimensions, embeddings and norms left aside
+    zeros: int  # prunable entries that are zero already
+    left_out: dict[str, int]  # entries of each of those parameters that is not prunable, by name
+
+
+def extent(model: nn.Module, weights: Weights | None = None) -> Extent:
+    """How many of the model's matrix weights are prunable, and what is left out.
+
+    Matrix weights are the entries of all parameters of two or more dimensions, embeddings and norms left aside, and of
+    quantised layers, which keep theirs elsewhere.
+
+    >>> extent(nn.Sequential(nn.Linear(4, 3), nn.LayerNorm(3), nn.Linear(3, 2)), ["0.*"])
+    Extent(prunable=12, matrix=18, zeros=0, left_out={'2.weight': 6})
+    """
+    chosen = some(model, weights)
+    sizes = {memory(weight): (name, weight.numel()) for name, weight in chosen.items()}
+    aside = tuple(f"{name}." for name, module in model.named_modules() if isinstance(module, EMBEDDINGS + NORMS))
+    embedded = {memory(p) for name, _, p in _parameters(model) if f"{name}.".startswith(aside)}
+    for name, _, parameter in _parameters(model):
+        if parameter.ndim > 1 and memory(parameter) not in embedded:
+            sizes.setdefault(memory(parameter), (name, parameter.numel()))
+    left_out = {name: size for name, size in sizes.values() if name not in chosen} | _packed(model)
+    n = sum(weight.numel() for weight in chosen.values())
+    return Extent(n, n + sum(left_out.values()), sum(int((w == 0).sum()) for w in chosen.values()), left_out)
+
+
+def some(model: nn.Module, weights: Weights | None = None) -> dict[str, nn.Parameter]:
+    """`prunable`, of which there must be one at least."""
+    found = prunable(model, weights)
+    if not found:
+        seen = Counter(type(module).__name__ for module in model.modules() if any(True for _ in module._parameters))
+        layers = ", ".join(f"{kind} ({times})" for kind, times in seen.most_common(8)) or "none"
+        raise ValueError(
+            "model has no prunable weight: no linear, convolution, recurrent or attention layer of torch in it; "
+            f"its layers with parameters: {layers}; name the weights of others with weights="
+        )
+    return found
 
 
 def weights_of(module: nn.Module) -> list[str]:
@@ -70,21 +131,70 @@ def weights_of(module: nn.Module) -> list[str]:
     return []
 
 
-def _plain(module: nn.Module, attribute: str, name: str) -> nn.Parameter:
+def memory(weight: Tensor) -> int:
+    """What is the same for parameters that share memory."""
+    return id(weight) if type(weight.data) is not Tensor or weight.is_meta else weight.data_ptr() or id(weight)
+
+
+def _usual(model: nn.Module) -> Iterator[tuple[str, nn.Parameter]]:
+    for prefix, module in model.named_modules():
+        for attribute in weights_of(module):
+            name = f"{prefix}.{attribute}".lstrip(".")
+            yield name, plain(module, attribute, name)
+
+
+def _named(model: nn.Module, weights: Weights) -> Iterator[tuple[str, nn.Parameter]]:
+    """The parameters that the caller means, each under the first of its names."""
+    patterns: set[str] = set()
+    if not callable(weights):
+        if isinstance(weights, str) or not isinstance(weights, Sequence) or {str} != set(map(type, weights)):
+            raise TypeError(f"weights must be a list of name patterns or a function, got {weights!r}")
+        patterns = set(weights)
+    first: dict[int, str] = {}
+    unused = set(patterns)
+    for name, module, parameter in _parameters(model):
+        first.setdefault(memory(parameter), name)
+        if parameter.ndim < 2:
+            continue
+        matching = {pattern for pattern in patterns if name == pattern or fnmatchcase(name, pattern)}
+        unused -= matching
+        if weights(name, module, parameter) if callable(weights) else matching:
+            yield first[memory(parameter)], plain(module, name.rpartition(".")[2], name)
+    if unused:
+        raise ValueError(f"weights: no parameter of two or more dimensions is called {', '.join(sorted(unused))}")
+
+
+def _parameters(model: nn.Module) -> Iterator[tuple[str, nn.Module, nn.Parameter]]:
+    """Every parameter that has a shape, under all of its names."""
+    for prefix, module in model.named_modules(remove_duplicate=False):
+        for attribute, parameter in module._parameters.items():
+            if parameter is not None and not nn.parameter.is_lazy(parameter):
+                yield f"{prefix}.{attribute}".lstrip("."), module, parameter
+
+
+def _packed(model: nn.Module) -> dict[str, int]:
+    """Entries of the weights that quantised layers keep as buffers or in a form of their own, by name."""
+    buffers = {name: b.numel() for name, b in model.named_buffers() if b.ndim > 1 and name.endswith("weight")}
+    layers = {name: m for name, m in model.named_modules() if callable(getattr(type(m), "weight", None))}
+    return buffers | {f"{name}.weight".lstrip("."): layer.weight().numel() for name, layer in layers.items()}
+
+
+def plain(module: nn.Module, attribute: str, name: str) -> nn.Parameter:
+    """The parameter of that name; ValueError if it has no values of its own to be set to zero."""
     weight = module._parameters.get(attribute)
     if weight is None:
         raise ValueError(
             f"model: {name} is computed from other tensors (weight norm, spectral norm, torch.nn.utils.prune): "
             "make it a plain parameter first, with parametrize.remove_parametrizations or prune.remove"
         )
-    if isinstance(weight, nn.parameter.UninitializedParameter) or weight.is_meta:
+    if nn.parameter.is_lazy(weight) or weight.is_meta:
         raise ValueError(
             f"model: {name} has no values yet: run one batch through a lazy model, load a meta model first"
         )
+    numbers = weight.is_floating_point() or weight.is_complex()
+    if type(weight.data) is not Tensor or not numbers or weight.element_size() < 2:
+        raise ValueError(
+            f"model: {name} is quantised or of a type of its own ({type(weight.data).__name__}, {weight.dtype}): "
+            "choose other weights with weights="
+        )
     return weight
-
-
-def some(weights: dict[str, nn.Parameter]) -> dict[str, nn.Parameter]:
-    if not weights:
-        raise ValueError("model has no prunable weight: no linear, convolution, recurrent or attention layer in it")
-    return weights

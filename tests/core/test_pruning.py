@@ -2,6 +2,7 @@
 
 import copy
 import random
+import threading
 import warnings
 import zlib
 
@@ -14,7 +15,6 @@ from torch.nn.utils import parametrizations, prune as torch_prune
 from torch.utils.flop_counter import FlopCounterMode
 
 from confprune_edu import pruning
-from confprune_edu.pruning import copies
 
 RATIOS = [0, 0.001, 0.1, 0.25, 0.285, 0.29, 0.333, 0.5, 0.57, 0.58, 0.7, 0.75, 0.9, 0.99, 0.999]
 
@@ -587,12 +587,156 @@ def test_fingerprint_sees_names_types_shapes_and_values():
     assert len({pruning.fingerprint(m) for m in (base, *others)}) == 5
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16, torch.float64, torch.int64])
-def test_order_is_that_of_a_stable_sort(dtype):
-    generator = torch.Generator().manual_seed(0)
-    scores = (torch.randn(5000, generator=generator) * 30).round().to(dtype)  # many ties
-    if dtype.is_floating_point:
-        special = [0.0, -0.0, float("inf"), float("-inf"), 1e-45, -1e-45, 1e-3, -1e-3, 6e4, -6e4]
-        scores = torch.cat([scores, scores / 1000, torch.tensor(special * 3, dtype=dtype)])
-    scores = scores[torch.randperm(len(scores), generator=generator)]
-    assert torch.equal(copies._ascending(scores), torch.argsort(scores, stable=True))
+# Which weights, by the caller's word
+
+
+class Foreign(nn.Module):
+    """A linear layer that torch does not know, its weight (inputs, outputs), as GPT-2 has it."""
+
+    def __init__(self, inputs, outputs):
+        super().__init__()
+        self.weight = nn.Parameter(torch.randn(inputs, outputs))
+        self.bias = nn.Parameter(torch.zeros(outputs))
+
+    def forward(self, x):
+        return x @ self.weight + self.bias
+
+
+def mixed():
+    layers = {"emb": nn.Embedding(7, 4), "body": Foreign(4, 6), "norm": nn.LayerNorm([3, 6]), "head": nn.Linear(6, 2)}
+    nn.init.uniform_(layers["norm"].weight, -2, 2)
+    return nn.Sequential(nn.ModuleDict(layers))
+
+
+@pytest.mark.parametrize(
+    "weights, names",
+    [
+        (None, ["0.head.weight"]),
+        (["*.weight"], ["0.emb.weight", "0.body.weight", "0.norm.weight", "0.head.weight"]),
+        (["*.body.*"], ["0.body.weight"]),
+        (("*.head.weight", "0.body.weight"), ["0.body.weight", "0.head.weight"]),
+        (lambda name, module, parameter: isinstance(module, (Foreign, nn.Linear)), ["0.body.weight", "0.head.weight"]),
+        (lambda name, module, parameter: parameter.numel() > 20, ["0.emb.weight", "0.body.weight"]),
+    ],
+)
+def test_the_caller_chooses_which_weights_may_go(weights, names):
+    model = mixed()
+    assert list(pruning.prunable(model, weights)) == list(pruning.magnitude(model, weights)) == names
+    size = sum(model.get_parameter(name).numel() for name in names)
+    pruned = pruning.prune(model, 0.5, weights=weights)
+    assert pruning.sparsity(pruned, weights) == round(size / 2) / size
+    for name, weight in model.named_parameters():
+        assert torch.equal(pruned.get_parameter(name), weight) == (name not in names)
+    assert [layer.name for layer in pruning.savings(pruned, weights=weights).layers] == names
+    assert pruning.extent(pruned, weights)[:3] == (
+        size,
+        36 if weights is None else pruned_total(names),
+        round(size / 2),
+    )
+
+
+def pruned_total(names):
+    """The two layers, and what else was chosen."""
+    return 36 + 28 * ("0.emb.weight" in names) + 18 * ("0.norm.weight" in names)
+
+
+def test_multiply_adds_of_foreign_layers_are_not_known():
+    class Both(nn.Sequential):
+        def forward(self, x):
+            return self[0].head(self[0].body(x))
+
+    model = Both(*mixed().children())
+    report = pruning.savings(model, torch.ones(2, 4), weights=["*.body.weight", "*.head.weight"])
+    assert [layer.multiply_adds for layer in report.layers] == [None, 12] and report.total.multiply_adds is None
+
+
+@pytest.mark.parametrize(
+    "weights, problem, words",
+    [
+        (["*.wieght"], ValueError, r"weights.*\*\.wieght"),
+        (["*.body.*", "0.body.bias"], ValueError, "0.body.bias"),
+        ("*.weight", TypeError, "weights"),
+        ([3], TypeError, "weights"),
+        ([], TypeError, "weights"),
+        (0.5, TypeError, "weights"),
+        (lambda name, module, parameter: False, ValueError, "no prunable weight"),
+    ],
+)
+def test_a_choice_of_no_weight_is_refused(weights, problem, words):
+    with pytest.raises(problem, match=words):
+        pruning.prune(mixed(), 0.5, weights=weights)
+
+
+def test_a_weight_with_two_names_is_chosen_by_either():
+    model = Tied(nn.Embedding(5, 5), nn.Linear(5, 5), "data")
+    for pattern in ("first.*", "second.weight"):
+        assert list(pruning.prunable(model, [pattern])) == ["first.weight"]
+    shared = nn.Linear(4, 4)
+    assert list(pruning.prunable(nn.Sequential(shared, nn.ReLU(), shared), ["2.weight"])) == ["0.weight"]
+
+
+def test_layers_without_values_of_their_own_may_be_left_out():
+    model = nn.Sequential(nn.Linear(3, 3), nn.LazyLinear(2), parametrizations.weight_norm(nn.Linear(3, 3)))
+    assert list(pruning.prunable(model, ["0.weight"])) == ["0.weight"]
+    assert pruning.extent(model, ["0.weight"]).left_out == {
+        "2.parametrizations.weight.original0": 3,
+        "2.parametrizations.weight.original1": 9,
+    }
+    assert pruning.sparsity(pruning.prune(model, 0.5, weights=["2.*.original1"]), ["2.*.original1"]) == 4 / 9
+
+
+def test_extent_counts_what_is_left_out():
+    found = pruning.extent(mixed())
+    assert found == (12, 36, 0, {"0.body.weight": 24})
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # superseded in torch, and still in use
+        part = torch.ao.quantization.quantize_dynamic(nn.Sequential(nn.Linear(4, 3), nn.Linear(3, 2)), {"0"})
+    assert pruning.extent(part) == (6, 18, 0, {"0.weight": 12})
+    assert pruning.extent(Tied(nn.Embedding(5, 5), nn.Linear(5, 5), "data"), ["second.weight"]).matrix == 25
+
+
+def test_a_model_without_prunable_weight_is_told_its_layers():
+    with pytest.raises(ValueError, match=r"Foreign \(2\), LayerNorm \(1\).*weights="):
+        pruning.prune(nn.Sequential(Foreign(2, 2), nn.ReLU(), Foreign(2, 2), nn.LayerNorm(2)), 0.5)
+
+
+def test_a_parametrised_embedding_is_not_evaluated(unchanged):
+    model = nn.Sequential(parametrizations.spectral_norm(nn.Embedding(6, 4)), nn.Linear(4, 3)).train()
+    with unchanged(model):
+        assert list(pruning.prunable(model)) == ["1.weight"]
+        assert pruning.extent(model) == (12, 12, 0, {})
+
+
+@pytest.mark.parametrize("dtype", [torch.int8, torch.float8_e4m3fn])
+def test_quantised_weights_are_refused_by_name(dtype):
+    model = nn.Sequential(nn.Linear(3, 3), nn.Linear(3, 3))
+    model[1].weight = nn.Parameter(torch.ones(3, 3).to(dtype), requires_grad=False)
+    with pytest.raises(ValueError, match=r"1\.weight.*weights="):
+        pruning.prunable(model)
+    assert list(pruning.prunable(model, ["0.weight"])) == ["0.weight"]
+
+
+# Models that cannot be copied
+
+
+@pytest.mark.parametrize(
+    "value",
+    [threading.Lock(), (x for x in [1]), torch.ones(2, requires_grad=True) * 2],
+    ids=["lock", "iterator", "graph"],
+)
+def test_what_cannot_be_copied_is_named(value):
+    model = nn.Sequential(nn.Linear(3, 3), nn.Linear(3, 3))
+    model[1].kept = value
+    with pytest.raises(ValueError, match=rf"1\.kept, a {type(value).__name__}"):
+        pruning.prune(model, 0.5)
+
+
+@pytest.mark.parametrize("shares", ["model", "layer"])
+def test_a_copy_that_shares_weights_is_refused(shares, unchanged):
+    class Same(nn.Linear):
+        def __deepcopy__(self, memo):
+            return self
+
+    model = Same(3, 3) if shares == "model" else nn.Sequential(nn.Linear(3, 3), Same(3, 3))
+    with unchanged(model), pytest.raises(ValueError, match="shares"):
+        pruning.prune(model, 0.5)
