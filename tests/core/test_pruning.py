@@ -587,6 +587,19 @@ def test_fingerprint_sees_names_types_shapes_and_values():
     assert len({pruning.fingerprint(m) for m in (base, *others)}) == 5
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16, torch.float64, torch.int64])
+def test_order_is_that_of_a_stable_sort(dtype):
+    generator = torch.Generator().manual_seed(0)
+    scores = (torch.randn(5000, generator=generator) * 30).round().to(dtype)  # many ties
+    if dtype.is_floating_point:
+        special = [0.0, -0.0, float("inf"), float("-inf"), 1e-45, -1e-45, 1e-3, -1e-3, 6e4, -6e4]
+        scores = torch.cat([scores, scores / 1000, torch.tensor(special * 3, dtype=dtype)])
+    scores = scores[torch.randperm(len(scores), generator=generator)]
+    rank = pruning.global_rank(nn.Linear(len(scores), 1), {"weight": scores[None]})
+    values = scores.tolist()
+    assert rank.argsort().tolist() == sorted(range(len(values)), key=values.__getitem__)  # also stable; -0.0 is 0.0
+
+
 # Which weights, by the caller's word
 
 
