@@ -9,13 +9,12 @@ from numpy.typing import NDArray
 
 def number(value: Any, name: str, low: float = 0.0, high: float = 1.0) -> float:
     """`value` as a float strictly between `low` and `high`."""
-    if isinstance(value, np.ndarray) and value.ndim == 0:
-        value = value[()]
-    if isinstance(value, (bool, np.bool_)) or not isinstance(value, Real):
+    got = value.item() if getattr(value, "ndim", None) == 0 else value  # of numpy or torch
+    if isinstance(got, bool) or not isinstance(got, Real):
         raise TypeError(f"{name} must be a number in ({low:g}, {high:g}), got {value!r}")
-    if not low < float(value) < high:
+    if not low < float(got) < high:
         raise ValueError(f"{name} must lie strictly between {low:g} and {high:g}, got {value!r}")
-    return float(value)
+    return float(got)
 
 
 def positive_int(value: Any, name: str) -> int:
@@ -80,13 +79,20 @@ def _first(array: NDArray[Any], bad: NDArray[np.bool_]) -> str:
 def losses(
     values: Any, low: float = 0.0, high: float = 1.0, ndim: tuple[int, ...] = (1, 2), name: str = "losses"
 ) -> NDArray[Any]:
-    """`values` as a loss array, (n,) or (n, m), with n >= 1 examples and entries in [low, high]."""
+    """`values` as a loss array, (n,) or (n, m), with n >= 1 examples and entries in [low, high].
+
+    Floats that are outside by rounding only, at most 1e-6 of the range, are moved to its end.
+    """
     array = numeric(values, name)
     if array.ndim not in ndim:
         shapes = " or ".join(("()", "(n,)", "(n, m)")[d] for d in ndim)
         raise ValueError(f"{name} must have shape {shapes}, got {array.shape}")
     if array.size == 0:
         raise ValueError(f"{name} must hold at least one example and one candidate, got shape {array.shape}")
+    slack = 1e-6 * (high - low)
+    if array.dtype.kind == "f" and (array.min() < low or array.max() > high):
+        beyond = (array < low - slack) | (array > high + slack)
+        return within(array if beyond.any() else array.clip(low, high), name, low, high)
     return within(array, name, low, high)
 
 

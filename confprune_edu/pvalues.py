@@ -6,6 +6,7 @@ asymptotically, and `binomial` needs 0/1 losses. All but `betting` and `clt` see
 """
 
 import functools
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -124,13 +125,14 @@ def tight(loss_sum: ArrayLike, n: int, alpha: float) -> Floats:
     [0.0, 0.0914, 0.1143, 1.0]
     """
     s, n, alpha = _arguments(loss_sum, n, alpha)
-    hinge, turn = _hinges(n, alpha)
+    far = bool(s.min(initial=n) < n * alpha - _reach(n, alpha, alpha, 44))
+    low, hinge, turn = _hinges(n, alpha, far)
 
     def formula(s: Floats) -> Floats:
-        c = np.minimum(np.maximum(np.searchsorted(turn, s), np.floor(s).astype(np.int64)) + 1, n)
-        p = np.ones(s.shape)
-        low = s < n * alpha
-        p[low] = hinge[c[low] - 1] / (c[low] - s[low])
+        at = np.maximum(np.searchsorted(turn, s), np.floor(s).astype(np.int64) - low)
+        p, below = np.ones(s.shape), s < n * alpha
+        at = np.minimum(at[below], len(hinge) - 1)  # c = low + 1 + at
+        p[below] = hinge[at] / (low + 1 + at - s[below])
         return np.minimum(p, 1)
 
     return _by_count(formula, s, n)
@@ -296,14 +298,14 @@ def loss_sums(losses: NDArray[Any], counts: bool = False) -> NDArray[Any]:
 
 
 def rescale(losses: NDArray[Any], alpha: float, low: float, high: float) -> tuple[NDArray[Any], float]:
-    """Losses and alpha of the range [low, high], moved to [0, 1] together.
+    """Losses and alpha of the range [low, high], moved to [0, 1] together, in float64.
 
     >>> rescale(np.array([-1, 0, 1]), 0.1, -1, 1)
     (array([0. , 0.5, 1. ]), 0.55)
     """
     if (low, high) == (0, 1):
         return losses, alpha
-    return (losses - low) / (high - low), (alpha - low) / (high - low)
+    return (losses.astype(np.float64) - low) / (high - low), (float(alpha) - low) / (high - low)
 
 
 def binomial_cdf(k: NDArray[Any], n: Any, alpha: float) -> Floats:
@@ -351,18 +353,30 @@ def _bentkus(k: NDArray[np.int64], n: int, alpha: float) -> Floats:
 
 
 @functools.lru_cache(maxsize=4)  # a fixed sequence asks for one p-value after another
-def _hinges(n: int, alpha: float) -> tuple[Floats, Floats]:
-    """E(c - B)+ for c = 1..n, and where the best c turns, see `_turning_points`."""
-    cdf = binomial_cdf(np.arange(n + 1), n, alpha)
+def _hinges(n: int, alpha: float, far: bool) -> tuple[int, Floats, Floats]:
+    """`low`, E(c - B)+ for c = low + 1, low + 2, ..., and where the best c turns, see `_turning_points`.
+
+    Only for the counts that matter. Above the last, P[B <= i] is 1 but for exp(-44). Below `low` it is 0 in floating
+    point, exp(-760), if `far`; else it is exp(-44) of what it is at a sum that `_reach` calls near, since
+    P[B <= i - w] / P[B <= i] increases with i: P[B <= i] is log-concave.
+    """
+    mean, near = n * alpha, _reach(n, alpha, alpha, 44)
+    low = max(int(mean - (_reach(n, alpha, alpha, 760) if far else 2 * near + 1)), 0)
+    cdf = binomial_cdf(np.arange(low, min(int(mean + _reach(n, alpha, 1 - alpha, 44)) + 2, n) + 1), n, alpha)
     hinge = np.cumsum(cdf[:-1])  # the sum of P[B <= i] over i < c
-    return hinge, _turning_points(hinge, cdf[1:])
+    return low, hinge, _turning_points(low + 1 + np.arange(len(hinge)), hinge, cdf[1:])
 
 
-def _turning_points(hinge: Floats, cdf: Floats) -> Floats:
-    """E[B | B <= c] for c = 1..n: the best c for a sum s is the first one above s where this reaches s.
+def _reach(n: int, alpha: float, step: float, nats: float) -> float:
+    """The t at which Bernstein's bound on P[B - n alpha beyond t] is exp(-nats), `step` the largest step that way."""
+    drift = nats * step / 3
+    return drift + math.sqrt(drift**2 + 2 * nats * n * alpha * (1 - alpha))
+
+
+def _turning_points(c: NDArray[np.int64], hinge: Floats, cdf: Floats) -> Floats:
+    """E[B | B <= c] for each c: the best c for a sum s is the first one above s where this reaches s.
 
     Adding 1 to c lowers E(c - B)+ / (c - s) exactly while s > c - E(c - B)+ / P[B <= c], and the right-hand side is
     E[B | B <= c], which increases with c. Where P[B <= c] underflows, any larger c is valid too: none is chosen there.
     """
-    c = np.arange(1, len(hinge) + 1)
     return np.where(cdf > 0, c - hinge / np.where(cdf > 0, cdf, 1), -np.inf)

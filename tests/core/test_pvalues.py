@@ -1,13 +1,17 @@
 """P-values against slow exact references, and their promise P[p <= u] <= u against laws whose risk is known."""
 
 import math
+import time
+import tracemalloc
 from decimal import Decimal
 from fractions import Fraction
 from functools import cache
 from itertools import accumulate, product
 
+import mpmath
 import numpy as np
 import pytest
+import torch
 from mapie.risk_control.methods import compute_hoeffding_bentkus_p_value
 from scipy.stats import binom, binomtest
 from statsmodels.stats.weightstats import ztest
@@ -270,6 +274,38 @@ def test_large_samples_stay_finite_and_ordered(method, alpha):
     assert (np.diff(p) >= -1e-12).all()  # more errors are never better
 
 
+def long_double_tight(s, n, alpha):
+    """Every c from 25 deviations below n alpha to 12 above; only the first probability comes from many digits."""
+    deviation = math.sqrt(n * alpha * (1 - alpha))
+    low, high = max(int(n * alpha - 25 * deviation), 0), min(int(n * alpha + 12 * deviation) + 5, n)
+    with mpmath.workdps(40):
+        a, lg = mpmath.mpf(alpha), mpmath.loggamma
+        log = lg(n + 1) - lg(low + 1) - lg(n - low + 1) + low * mpmath.log(a) + (n - low) * mpmath.log(1 - a)
+        first = float(mpmath.exp(log))
+    i = np.arange(low, high, dtype=np.longdouble)
+    odds = np.longdouble(alpha) / (1 - np.longdouble(alpha))
+    pmf = np.concatenate([[1], np.cumprod((n - i) / (i + 1) * odds)])
+    c, hinge = np.arange(low + 1, high + 2), np.cumsum(np.cumsum(pmf))
+    return min(1.0, float((hinge[c > s] / (c[c > s] - s)).min()) * first)
+
+
+@pytest.mark.parametrize(("n", "alpha"), [(10**6, 0.05), (10**7, 0.3), (10**8, 1e-4), (10**8, 0.1), (10**8, 0.5)])
+def test_tight_at_large_n_equals_the_whole_sum(n, alpha):
+    s = n * alpha - np.array([0.01, 1, 3, 8, 9.5, 12, 20]) * math.sqrt(n * alpha * (1 - alpha))
+    want = [long_double_tight(x, n, alpha) for x in s]
+    np.testing.assert_allclose(tight(s, n, alpha), want, rtol=1e-12)  # at once, and far sums with near ones
+    np.testing.assert_allclose([tight(x, n, alpha) for x in s], want, rtol=1e-12)
+
+
+def test_tight_at_large_n_needs_little_time_and_memory():
+    tracemalloc.start()
+    before = time.process_time()
+    assert tight(10**7 - 5000, 10**8, 0.1) == pytest.approx(long_double_tight(10**7 - 5000, 10**8, 0.1), rel=1e-12)
+    assert time.process_time() - before < 5  # half a second, where nothing else runs
+    assert tracemalloc.get_traced_memory()[1] < 1e8
+    tracemalloc.stop()
+
+
 def test_low_variance_favours_betting_and_counts_favour_tight():
     steady = np.random.default_rng(2).beta(80, 920, (500, 200))  # mean 0.08, nearly constant
     counts = np.random.default_rng(3).random((500, 200)) < 0.06
@@ -330,6 +366,15 @@ def test_single_precision_losses_are_summed_in_double_precision(method):
     if method == "binomial":
         single = np.round(single * 4)
     np.testing.assert_array_equal(p_values(single, 0.13, method), p_values(single.astype(float), 0.13, method))
+
+
+@pytest.mark.parametrize("kind", [np.int8, np.float16, np.float32, np.float64])
+def test_losses_of_any_type_are_rescaled_in_double_precision(kind):
+    table = np.random.default_rng(9).integers(-1, 2, (2000, 3)).astype(kind)
+    table[0] = 0.1 if np.issubdtype(kind, np.floating) else 0
+    got, level = pvalues.rescale(table, kind(0.25) if kind != np.int8 else 0.25, -1, 2)
+    assert got.dtype == np.float64 and type(level) is float
+    assert (got.tolist(), level) == ([[(float(x) + 1) / 3 for x in row] for row in table], 1.25 / 3)
 
 
 @by_sum
@@ -491,6 +536,30 @@ def test_losses_are_refused(method, losses):
 def test_losses_that_are_no_numbers_are_refused(method, losses):
     with pytest.raises(TypeError, match=r"^losses must hold numbers"):
         p_values(losses, 0.1, method)
+
+
+@pytest.mark.parametrize("method", pvalues.METHODS)
+def test_losses_a_rounding_error_outside_are_moved_to_the_end(method):
+    losses = np.array([0.0, 1.0, 0.0, 0.0])
+    beyond = losses + np.array([-9e-7, 9e-7, 0, 0])
+    assert p_values(beyond, 0.3, method) == p_values(losses, 0.3, method) and beyond[1] > 1
+    for bad in (losses - 1.1e-6, losses + 1.1e-6):
+        with pytest.raises(ValueError, match=r"^losses must lie in \[0, 1\], got"):
+            p_values(bad, 0.3, method)
+
+
+def scalar(kind, value):
+    return torch.tensor(value) if kind == "torch" else np.dtype(kind).type(value)
+
+
+@pytest.mark.parametrize("kind", ["torch", "float16", "float32", "float64"])
+def test_alpha_may_be_a_scalar_of_torch_or_numpy(kind):
+    alpha = scalar(kind, 0.125)
+    assert binomial(3, 10, alpha) == binomial(3, 10, 0.125) == binomial(3, 10, np.array(float(alpha)))
+    with pytest.raises(TypeError, match=r"^alpha must be a number"):
+        binomial(3, 10, torch.tensor(True) if kind == "torch" else np.bool_(True))
+    with pytest.raises(ValueError, match=r"^alpha must lie"):
+        binomial(3, 10, scalar(kind, 1.0))
 
 
 @pytest.mark.parametrize("function", [betting, clt], ids=lambda f: f.__name__)
