@@ -196,8 +196,8 @@ class Calibration(Certificate):
         return self._pruned(model, self.ratio, scores, finish)
 
     def plot(self, **options: Any) -> Any:
-        """Risk and p-values against the ratio, see `plots.calibration`."""
-        from confprune_edu.plots import calibration as draw
+        """Risk and p-values against the ratio, see `plots.certificate`."""
+        from confprune_edu.plots import certificate as draw
 
         return draw(self, **options)
 

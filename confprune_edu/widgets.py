@@ -201,7 +201,7 @@ def sequence_explorer(delta: float = 0.1) -> None:
 
 
 def calibration_explorer(alpha: float = 0.05, delta: float = 0.1, n: int = 1000) -> None:
-    """Calibrate on the first n of the recorded `data.mnist_losses`, see `plots.certificate`.
+    """Calibrate on the first n of the recorded `data.mnist_losses`, see `plots.tested_grid`.
 
     The table is read once; p-values are computed again only when n, alpha or the method changes.
     """
@@ -217,7 +217,7 @@ def calibration_explorer(alpha: float = 0.05, delta: float = 0.1, n: int = 1000)
     def draw(alpha: float, delta: float, p_value: str, procedure: str, n: int) -> Any:
         means, p = evidence(n, alpha, p_value)
         rejected = procedures[procedure](p, delta)
-        return plots.certificate(ratios, means, population, p, rejected, alpha=alpha, delta=delta, n=n)
+        return plots.tested_grid(ratios, means, population, p, rejected, alpha=alpha, delta=delta, n=n)
 
     explore(
         draw,

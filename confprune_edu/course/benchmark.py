@@ -26,7 +26,7 @@ from torch.utils.data import DataLoader, TensorDataset
 
 from confprune_edu import data, evaluation, losses, models, pruning, validation
 from confprune_edu.course.runner import cores
-from confprune_edu.plots.picture import BLUE, GREY, Picture, _styled, tell
+from confprune_edu.plots.picture import BLUE, GREY, Picture, blank, capital, styled, tell
 
 Ways = Mapping[str, Callable[[], Any]]
 
@@ -208,7 +208,7 @@ if __name__ == "__main__":
     raise SystemExit(main())
 
 
-@_styled
+@styled
 def races(tables: Mapping[str, Mapping[str, float]]) -> Picture:
     """Seconds by way, a panel a table, as multiples of the table's first way.
 
@@ -216,19 +216,18 @@ def races(tables: Mapping[str, Mapping[str, float]]) -> Picture:
     'Times as multiples of the first way. Table: bound 1 x, usual 4 x.'
     """
     rows = [len(ways) for ways in tables.values()]
-    picture = Picture(figsize=(7, 0.6 * len(rows) + 0.3 * sum(rows)), layout="constrained")
-    axes = np.atleast_1d(picture.subplots(len(rows), 1, height_ratios=[1 + count for count in rows]))
+    height = 0.6 * len(rows) + 0.3 * sum(rows)
+    picture, axes = blank(7, height, len(rows), height_ratios=[1 + count for count in rows])
     notes = []
     for ax, (title, ways) in zip(axes, tables.items(), strict=True):
         multiples = np.array(list(ways.values())) / next(iter(ways.values()))
         ax.barh(range(len(ways)), multiples, color=[GREY] + [BLUE] * (len(ways) - 1), height=0.6)
+        beside = {"textcoords": "offset points", "va": "center", "fontsize": 9}
         for row, multiple in enumerate(multiples):
-            ax.annotate(
-                f"{multiple:.2g} x", (multiple, row), (4, 0), textcoords="offset points", va="center", fontsize=9
-            )
+            ax.annotate(f"{multiple:.2g} x", (multiple, row), (4, 0), **beside)
         ax.set(title=title, xlim=(0, 1.12 * multiples.max()), xticks=[])
         ax.set_yticks(range(len(ways)), list(ways))
         ax.invert_yaxis()
         told = ", ".join(f"{name} {multiple:.2g} x" for name, multiple in zip(ways, multiples, strict=True))
-        notes.append(f"{title[0].upper()}{title[1:]}: {told}")
-    return tell(picture, f"Times as multiples of the first way. {'; '.join(notes)}.")
+        notes.append(f"{capital(title)}: {told}")
+    return tell(picture, "Times as multiples of the first way.", notes)

@@ -1,12 +1,12 @@
-"""Every figure of the course. Each function returns a `Picture`: a matplotlib figure that carries its alternative text.
+"""Every figure of the course, by lesson; those that several lessons share are in `results`.
 
-Certified points are filled, others hollow; alpha and delta are dashed grey lines with their name on the line; no
-meaning rests on colour alone. Nothing global is touched: no pyplot state, no rcParams.
+Each function returns a `Picture`: a matplotlib figure that carries its alternative text. Certified points are filled,
+others hollow; alpha and delta are dashed grey lines with their name on the line; no meaning rests on colour alone.
+Nothing global is touched: no pyplot state, no rcParams.
 """
 
 from confprune_edu.plots.lesson_00 import risk_laws as risk_laws
 from confprune_edu.plots.lesson_01 import (
-    UNDERFLOW as UNDERFLOW,
     pixel_maps as pixel_maps,
     sort_weights as sort_weights,
     weight_histograms as weight_histograms,
@@ -24,28 +24,28 @@ from confprune_edu.plots.lesson_02 import (
 )
 from confprune_edu.plots.lesson_03 import (
     BUDGET_NAMES as BUDGET_NAMES,
-    BUDGET_PLACES as BUDGET_PLACES,
     BUDGET_PROCEDURES as BUDGET_PROCEDURES,
     BUDGET_SCENARIOS as BUDGET_SCENARIOS,
-    Graph as Graph,
     budget_graphs as budget_graphs,
     chance_of_any as chance_of_any,
     error_budget as error_budget,
     family_wise_errors as family_wise_errors,
     holm_stairs as holm_stairs,
     lucky_models as lucky_models,
+    ratio_against_m as ratio_against_m,
 )
 from confprune_edu.plots.lesson_04 import (
     SEQUENCES as SEQUENCES,
+    certified_against as certified_against,
     chains as chains,
     orders as orders,
     sequence as sequence,
 )
 from confprune_edu.plots.lesson_06 import (
-    PALE_BLUES as PALE_BLUES,
     by_class as by_class,
     certified_regions as certified_regions,
     frontiers as frontiers,
+    mean_ratios as mean_ratios,
     rescue as rescue,
     risk_coverage as risk_coverage,
     selective as selective,
@@ -57,28 +57,14 @@ from confprune_edu.plots.lesson_07 import (
     overlays as overlays,
     variance_shares as variance_shares,
 )
-from confprune_edu.plots.picture import (
-    BLUE as BLUE,
-    COLOURS as COLOURS,
-    GREY as GREY,
-    LINES as LINES,
-    METHOD_STYLE as METHOD_STYLE,
-    ONE_AT_A_TIME as ONE_AT_A_TIME,
-    P_LABEL as P_LABEL,
-    SMALLEST as SMALLEST,
-    STYLE as STYLE,
-    Picture as Picture,
-)
+from confprune_edu.plots.picture import Picture as Picture
 from confprune_edu.plots.results import (
-    calibration as calibration,
     certificate as certificate,
-    certified_against as certified_against,
     digits as digits,
     error_intervals as error_intervals,
-    mean_ratios as mean_ratios,
     p_value_curves as p_value_curves,
-    ratio_against_m as ratio_against_m,
     ratio_table as ratio_table,
     risk_curves as risk_curves,
     splits as splits,
+    tested_grid as tested_grid,
 )

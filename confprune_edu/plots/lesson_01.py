@@ -1,20 +1,19 @@
-"""Figures of lesson 01."""
+"""Figures of lesson 01, magnitude pruning."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+from matplotlib.axes import Axes
 from numpy.typing import ArrayLike
 
-from confprune_edu.plots.picture import BLUE, GREY, Picture, _styled, percent, tell
-
-# Lesson 01
+from confprune_edu.plots.picture import BLUE, ByName, Picture, blank, heading, level, percent, styled, tell
 
 UNDERFLOW = 1e-8  # weights smaller than this are drawn together
 
 
-@_styled
-def weight_histograms(weights: Mapping[str, ArrayLike], title: str = "") -> Picture:
+@styled
+def weight_histograms(weights: ByName, title: str = "") -> Picture:
     """All weights of a network twice: their values, and log10 of their absolute values, zeros left out.
 
     >>> weight_histograms({"a": [[0.5, -0.25]], "b": [1e-30, 0.0]}).alt[:66]
@@ -22,8 +21,7 @@ def weight_histograms(weights: Mapping[str, ArrayLike], title: str = "") -> Pict
     """
     flat = np.concatenate([np.ravel(w) for w in weights.values()]).astype(float)
     size = np.abs(flat)
-    picture = Picture(figsize=(7, 3.2), layout="constrained")
-    left, right = picture.subplots(1, 2)
+    picture, (left, right) = blank(7, 3.2, 1, 2)
     reach = size.max()
     left.hist(flat, bins=np.linspace(-reach, reach, 121), color=BLUE)
     right.hist(np.log10(size[size > 0]), bins=np.arange(-46, np.ceil(np.log10(reach)) + 0.5, 0.5), color=BLUE)
@@ -32,7 +30,7 @@ def weight_histograms(weights: Mapping[str, ArrayLike], title: str = "") -> Pict
     right.set_xticks([-40, -30, -20, -10, 0], [f"$10^{{{k}}}$" for k in (-40, -30, -20, -10, 0)])
     for ax in (left, right):
         ax.yaxis.set_major_formatter("{x:,.0f}")
-    picture.suptitle(title, fontsize=11, x=0.01, ha="left")
+    heading(picture, title)
     return tell(
         picture,
         f"{len(flat)} weights. {np.mean(size < UNDERFLOW):.1%} of them are smaller than {UNDERFLOW:.0e} in absolute "
@@ -41,7 +39,7 @@ def weight_histograms(weights: Mapping[str, ArrayLike], title: str = "") -> Pict
     )
 
 
-def sort_weights(weights: Mapping[str, ArrayLike]) -> dict[str, Any]:
+def sort_weights(weights: ByName) -> dict[str, Any]:
     """What `weights_and_threshold` needs, computed once: names, sizes, |w| in global order and the layer of each.
 
     >>> sort_weights({"a": [0.5, -0.1], "b": [0.2]})["layer"].tolist()
@@ -55,8 +53,8 @@ def sort_weights(weights: Mapping[str, ArrayLike]) -> dict[str, Any]:
             "layer": layer}  # fmt: skip
 
 
-@_styled
-def weights_and_threshold(ordered: Mapping[str, Any], ratio: float) -> Picture:
+@styled
+def weights_and_threshold(ordered: dict[str, Any], ratio: float) -> Picture:
     """The global threshold of a pruning ratio (left) and the share of each layer that goes (right).
 
     `ordered` comes from `sort_weights`. Weights that stay are filled, those that go are hollow.
@@ -68,42 +66,49 @@ def weights_and_threshold(ordered: Mapping[str, Any], ratio: float) -> Picture:
     gone = round(ratio * len(size))
     threshold = size[gone - 1] if gone else 0.0
     share = np.bincount(layer[:gone], minlength=len(names)) / ordered["sizes"]
-    picture = Picture(figsize=(7, 3.2))  # placed by hand: an automatic layout takes as long as all the rest
-    place = {"left": 0.13, "right": 0.965, "bottom": 0.15, "top": 0.91, "wspace": 0.08}
-    left, right = picture.subplots(1, 2, width_ratios=[1.5, 1], gridspec_kw=place)
-    top = np.ceil(4 * np.log10(size[-1])) / 4 if size[-1] > UNDERFLOW else 0.0
-    edges = np.concatenate([[-8.5], np.arange(-8, top + 0.125, 0.25)])
-    below = np.searchsorted(size, 10.0 ** edges[1:])
-    counts, out = np.diff(below, prepend=0), np.diff(np.minimum(below, gone), prepend=0)
-    left.stairs(counts - out, edges, fill=True, color=BLUE, label="stay")
-    left.stairs(counts, edges, baseline=counts - out, color=BLUE, linewidth=1, label="go")
-    if gone:
-        where = np.log10(max(threshold, UNDERFLOW))
-        side, gap = ("right", -4) if where > -4 else ("left", 4)
-        left.axvline(where, color=GREY, linestyle="--", linewidth=1.2)
-        left.annotate(f"threshold {threshold:.2g}", (where, 0.97), (gap, 0), xycoords=("data", "axes fraction"),
-                      textcoords="offset points", ha=side, va="top", color=GREY, fontsize=9)  # fmt: skip
-    left.set_xticks([-8, -6, -4, -2, 0], ["≤ 1e-8", "1e-6", "1e-4", "0.01", "1"])
-    left.set(xlabel="|weight|, logarithmic axis", ylabel="number of weights", xlim=(-8.7, 0.2))
-    left.set_title(f"{gone:,} of {len(size):,} weights go")
-    left.legend(loc="center left", bbox_to_anchor=(0.12, 0.6), fontsize=9)
-    left.set_ylim(0, 1.12 * max(counts.max(), 1))
-    left.yaxis.set_major_formatter("{x:,.0f}")
-    rows = np.arange(len(names))
-    right.barh(rows, 1 - share, 0.6, share, color=BLUE, edgecolor=BLUE)
-    right.barh(rows, share, 0.6, color="white", edgecolor=BLUE, linewidth=0.8)
-    for row, name in enumerate(names):
-        right.text(0.01, row - 0.36, f"{name}: {share[row]:.1%} go", va="bottom", fontsize=9)
-    right.set(xlim=(0, 1), ylim=(len(names) - 0.5, -0.75), yticks=[], xlabel="share of the layer's weights")
-    right.set_title("Who pays")
-    right.grid(False)
-    percent(right, "x")
+    margins = {"left": 0.13, "right": 0.965, "bottom": 0.15, "top": 0.91, "wspace": 0.08}
+    picture, (left, right) = blank(7, 3.2, 1, 2, width_ratios=[1.5, 1], margins=margins)
+    _sizes(left, size, gone, threshold)
+    _shares(right, names, share)
     paid = ", ".join(f"{s:.1%} of {name}" for name, s in zip(names, share, strict=True))
     upto = f", all up to {threshold:.2g} in absolute value" if gone else ""
     return tell(picture, f"At ratio {ratio:g} the {gone} smallest of {len(size)} weights go{upto}: {paid}.")
 
 
-@_styled
+def _sizes(ax: Axes, size: np.ndarray, gone: int, threshold: float) -> None:
+    """The histogram of the absolute values, in ascending order, of which the first `gone` go."""
+    top = np.ceil(4 * np.log10(size[-1])) / 4 if size[-1] > UNDERFLOW else 0.0
+    edges = np.concatenate([[-8.5], np.arange(-8, top + 0.125, 0.25)])
+    below = np.searchsorted(size, 10.0 ** edges[1:])
+    counts, out = np.diff(below, prepend=0), np.diff(np.minimum(below, gone), prepend=0)
+    ax.stairs(counts - out, edges, fill=True, color=BLUE, label="stay")
+    ax.stairs(counts, edges, baseline=counts - out, color=BLUE, linewidth=1, label="go")
+    if gone:
+        where = np.log10(max(threshold, UNDERFLOW))
+        side, gap = ("right", -4) if where > -4 else ("left", 4)
+        level(ax, where, f"threshold {threshold:.2g}", axis="x", at=0.97, gap=gap, ha=side, va="top", rotation=0)
+    ax.set_xticks([-8, -6, -4, -2, 0], ["≤ 1e-8", "1e-6", "1e-4", "0.01", "1"])
+    ax.set(xlabel="|weight|, logarithmic axis", ylabel="number of weights", xlim=(-8.7, 0.2))
+    ax.set_title(f"{gone:,} of {len(size):,} weights go")
+    ax.legend(loc="center left", bbox_to_anchor=(0.12, 0.6), fontsize=9)
+    ax.set_ylim(0, 1.12 * max(counts.max(), 1))
+    ax.yaxis.set_major_formatter("{x:,.0f}")
+
+
+def _shares(ax: Axes, names: Sequence[str], share: np.ndarray) -> None:
+    """A bar a layer: the part that stays filled, the `share` that goes hollow."""
+    rows = np.arange(len(names))
+    ax.barh(rows, 1 - share, 0.6, share, color=BLUE, edgecolor=BLUE)
+    ax.barh(rows, share, 0.6, color="white", edgecolor=BLUE, linewidth=0.8)
+    for row, name in enumerate(names):
+        ax.text(0.01, row - 0.36, f"{name}: {share[row]:.1%} go", va="bottom", fontsize=9)
+    ax.set(xlim=(0, 1), ylim=(len(names) - 0.5, -0.75), yticks=[], xlabel="share of the layer's weights")
+    ax.set_title("Who pays")
+    ax.grid(False)
+    percent(ax, "x")
+
+
+@styled
 def pixel_maps(maps: ArrayLike, captions: Sequence[str], *, unit: str, title: str = "") -> Picture:
     """Maps (k, height, width) of non-negative numbers side by side, each from 0 (dark) to its own maximum (bright).
 
@@ -111,13 +116,12 @@ def pixel_maps(maps: ArrayLike, captions: Sequence[str], *, unit: str, title: st
     'Maps of weights a pixel. 50% zeros: 0.0% of the pixels have none, at most 1.'
     """
     values, notes = np.asarray(maps, dtype=float), []
-    picture = Picture(figsize=(7, 2.4), layout="constrained")
-    axes = np.atleast_1d(picture.subplots(1, len(values)))
+    picture, axes = blank(7, 2.4, 1, len(values))
     for ax, image, caption in zip(axes, values, captions, strict=True):
         ax.imshow(image, cmap="cividis", vmin=0, vmax=max(image.max(), 1))
         ax.set_title(f"{caption}\n0 to {image.max():g}", fontsize=9, loc="center")
         ax.set(xticks=[], yticks=[])
         notes.append(f"{caption}: {np.mean(image == 0):.1%} of the pixels have none, at most {image.max():g}")
-    picture.suptitle(title, fontsize=11, x=0.01, ha="left")
+    heading(picture, title)
     picture.supxlabel(f"{unit}: dark = 0, bright = the largest number of each picture", fontsize=9)
-    return tell(picture, f"Maps of {unit}. " + "; ".join(notes) + ".")
+    return tell(picture, f"Maps of {unit}.", notes)

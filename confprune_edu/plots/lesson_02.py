@@ -1,10 +1,11 @@
-"""Figures of lesson 02."""
+"""Figures of lesson 02, p-values: their laws, the majorants behind them, who is smallest where."""
 
 import functools
 from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
+from matplotlib.axes import Axes
 from matplotlib.colors import ListedColormap
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
@@ -16,20 +17,22 @@ from confprune_edu.plots.picture import (
     BLUE,
     COLOURS,
     GREY,
-    LINES,
     METHOD_STYLE,
-    P_LABEL,
     SMALLEST,
+    ByName,
     Picture,
-    _limit,
-    _picture,
-    _styled,
-    method_styles,
+    blank,
+    heading,
+    level,
+    lines,
+    looks,
+    p_value_axis,
+    styled,
     tell,
 )
 
 
-@_styled
+@styled
 def error_counts(
     counts: ArrayLike, n: int, alpha: float, *, errors: int, title: str = "", examples: str = "samples"
 ) -> Picture:
@@ -39,21 +42,20 @@ def error_counts(
     'Errors among n = 4 of a model of risk 0.5: at most 1 with probability 0.312; in 0.2500 of 4 simulated samples.'
     """
     drawn, k = np.bincount(np.asarray(counts), minlength=n + 1) / np.size(counts), np.arange(n + 1)
-    pmf = _binomial_pmf(n, alpha)
+    pmf = np.diff(pvalues.binomial(k, n, alpha), prepend=0.0)
     shown = (pmf > 1e-4 * pmf.max()) | (k <= errors + 1)
-    picture, ax = _picture(7, 3.2)
+    picture, (ax,) = blank(7, 3.2)
     faces = [BLUE if i <= errors else "white" for i in k[shown]]
     ax.bar(k[shown], pmf[shown], color=faces, edgecolor=BLUE)
-    ax.plot(
-        k[shown], drawn[shown], "o", color=COLOURS[1], markersize=4, label=f"{np.size(counts):,} simulated {examples}"
-    )
+    simulated = f"{np.size(counts):,} simulated {examples}"
+    ax.plot(k[shown], drawn[shown], "o", color=COLOURS[1], markersize=4, label=simulated)
     ax.axvline(n * alpha, color=GREY, linestyle="--", linewidth=1.2, label="expected: n alpha")
     ax.set(xlabel=f"errors among n = {n:,} examples, risk = {alpha:g}", ylabel="probability", title=title)
     ax.xaxis.set_major_locator(MaxNLocator(integer=True))
-    lines = ax.get_legend_handles_labels()[0]
-    tail = Patch(facecolor=BLUE, edgecolor=BLUE, label=f"at most {errors}: {pmf[: errors + 1].sum():.3g} in all")
-    ax.legend(handles=[tail, Patch(facecolor="white", edgecolor=BLUE, label="the binomial law"), *lines])
     chance, share = pmf[: errors + 1].sum(), drawn[: errors + 1].sum()
+    tail = Patch(facecolor=BLUE, edgecolor=BLUE, label=f"at most {errors}: {chance:.3g} in all")
+    law = Patch(facecolor="white", edgecolor=BLUE, label="the binomial law")
+    ax.legend(handles=[tail, law, *ax.get_legend_handles_labels()[0]])
     return tell(
         picture,
         f"Errors among n = {n} of a model of risk {alpha:g}: at most {errors} with probability {chance:.3g}; in "
@@ -61,7 +63,7 @@ def error_counts(
     )
 
 
-@_styled
+@styled
 def p_value_laws(
     laws: Mapping[str, tuple[ArrayLike, ArrayLike]], *, limit: float = 1.0, at: float = 0.1, title: str = ""
 ) -> Picture:
@@ -77,16 +79,16 @@ def p_value_laws(
     >>> p_value_laws({"fair": ([0.05, 0.5, 1.0], [0.05, 0.45, 0.5])}).alt
     'Share of p-values that are at most u, against u. At u = 0.1: fair 0.050. Above the diagonal somewhere: none.'
     """
-    picture, ax = _picture(7, 3.8)
+    picture, (ax,) = blank(7, 3.8)
     ax.fill_between([0, limit], [0, limit], [1, 1], facecolor="none", edgecolor="#D9D9D9", hatch="//", linewidth=0)
     ax.plot([0, limit], [0, limit], color=GREY, linewidth=1)
     notes, broken, top = [], [], limit
-    for (name, (p, chance)), (colour, line) in zip(laws.items(), method_styles(laws), strict=True):
+    for (name, (p, chance)), look in zip(laws.items(), looks(laws), strict=True):
         u, which = np.unique(np.asarray(p, dtype=float), return_inverse=True)
         below = np.cumsum(np.bincount(which, np.asarray(chance, dtype=float)))
         shown = np.searchsorted(u, limit, side="right")
         x, y = np.r_[0, u[:shown], limit], np.r_[0, below[:shown], below[shown - 1] if shown else 0]
-        ax.step(x, y, where="post", color=colour, linestyle=line, label=name)
+        ax.step(x, y, where="post", **look)
         top = max(top, y[-1])
         reached = np.searchsorted(u, at, side="right")
         notes.append(f"{name} {below[reached - 1] if reached else 0:.3f}")
@@ -94,17 +96,7 @@ def p_value_laws(
     ax.set(xlim=(0, limit), ylim=(0, min(1.04 * top, 1.02)), title=title)
     ax.set(xlabel="u", ylabel="probability of p ≤ u")
     if at < limit:
-        ax.axvline(at, color=GREY, linestyle="--", linewidth=1.2)
-        ax.annotate(
-            f"u = {at:g}",
-            (at, 0.98),
-            (4, 0),
-            ("data", "axes fraction"),
-            "offset points",
-            va="top",
-            color=GREY,
-            fontsize=9,
-        )
+        level(ax, at, f"u = {at:g}", axis="x", at=0.98, gap=4, ha="left", va="top", rotation=0)
     ax.legend(loc="upper left", bbox_to_anchor=(1, 1))
     return tell(
         picture,
@@ -113,7 +105,7 @@ def p_value_laws(
     )
 
 
-@_styled
+@styled
 def chord(f: Callable[[Any], Any], alpha: float, risk: float, *, label: str, title: str = "") -> Picture:
     """A convex decreasing f on [0, 1] below its chord: losses and coins of mean `risk`, and a coin of mean alpha.
 
@@ -122,25 +114,24 @@ def chord(f: Callable[[Any], Any], alpha: float, risk: float, *, label: str, tit
     """
     x = np.linspace(0, 1, 201)
     line = f(0.0) + x * (f(1.0) - f(0.0))
-    picture, ax = _picture(7, 3.2)
+    heights = {mean: f(0.0) + mean * (f(1.0) - f(0.0)) for mean in (alpha, risk)}
+    picture, (ax,) = blank(7, 3.2)
     ax.fill_between(x, f(x), line, color=BLUE, alpha=0.12, label="E f(L) of a loss of mean x lies here")
     ax.plot(x, f(x), color=BLUE, label=f"f(x) = {label}")
     ax.plot(x, line, color=COLOURS[1], linestyle="--", label="chord: E f of a coin of mean x")
     for mean, name, face in ((risk, f"risk {risk:g}", "white"), (alpha, f"alpha = {alpha:.3g}", COLOURS[1])):
-        height = f(0.0) + mean * (f(1.0) - f(0.0))
-        ax.plot(mean, height, "o", color=COLOURS[1], markerfacecolor=face, zorder=3)
-        ax.annotate(f"coin, {name}", (mean, height), xytext=(6, 5), textcoords="offset points", fontsize=9)
+        ax.plot(mean, heights[mean], "o", color=COLOURS[1], markerfacecolor=face, zorder=3)
+        ax.annotate(f"coin, {name}", (mean, heights[mean]), xytext=(6, 5), textcoords="offset points", fontsize=9)
     ax.set(xlabel="loss on one example, or its mean", ylabel="f", title=title)
     ax.legend(loc="upper right", fontsize=9)
-    values = [f(0.0) + mean * (f(1.0) - f(0.0)) for mean in (alpha, risk)]
     return tell(
         picture,
-        f"{label} on [0, 1] lies below its chord; the chord falls from {values[0]:.3f} at alpha = {alpha:.3g} to "
-        f"{values[1]:.3f} at the risk {risk:g}.",
+        f"{label} on [0, 1] lies below its chord; the chord falls from {heights[alpha]:.3f} at alpha = {alpha:.3g} to "
+        f"{heights[risk]:.3f} at the risk {risk:g}.",
     )
 
 
-@_styled
+@styled
 def majorants(s: float, n: int, alpha: float) -> Picture:
     """Functions above the step 1{x <= s} (left), and what each costs as a bound on P[S <= s] (right).
 
@@ -151,31 +142,22 @@ def majorants(s: float, n: int, alpha: float) -> Picture:
     c = 7: 0.104; hinge at c = 9: 0.184. The smallest hinge bound is at c = 6.'
     """
     c = np.arange(int(np.floor(s)) + 1, n + 1)
-    hinge = np.cumsum(pvalues.binomial(np.arange(n + 1), n, alpha))[c - 1] / (c - s)
-    best, first = c[hinge.argmin()], c[0]
-    hoeffding = float(pvalues.hoeffding(s, n, alpha))
-    slope = np.log(alpha * (n - s) / ((1 - alpha) * s)) if s > 0 else np.inf
+    prices = np.cumsum(pvalues.binomial(np.arange(n + 1), n, alpha))[c - 1] / (c - s)
+    best, first = int(c[prices.argmin()]), int(c[0])
     wide = int(min(n, best + max(2 * (best - s), 3)))
-    hinges = dict.fromkeys((int(first), int(best), min(int(best) + 1, n), wide))
-    picture = Picture(figsize=(7, 3.8), layout="constrained")
-    left, right = picture.subplots(1, 2, width_ratios=[1.25, 1])
-    x = np.linspace(0, max(n * alpha, wide) + 1, 1201)
-    left.fill_between(x, x <= s, color="#D9D9D9", label="the step 1{x ≤ s}", step="mid")
-    with np.errstate(over="ignore"):
-        left.plot(x, np.exp(slope * (s - x)) if s > 0 else (x <= 0), color="black", linestyle=":", label="exponential")
-    for at, colour, line in zip(hinges, COLOURS, LINES, strict=False):
-        left.plot(x, np.maximum(at - x, 0) / (at - s), color=colour, linestyle=line, label=f"hinge at c = {at}")
-    left.set(ylim=(0, 2.6), xlabel=f"x, a sum of n = {n:,} losses", ylabel="value", title="Each lies above the step")
-    left.legend(fontsize=9, loc="upper right")
+    hinges = list(dict.fromkeys((first, best, min(best + 1, n), wide)))
+    hoeffding = float(pvalues.hoeffding(s, n, alpha))
+    picture, (left, right) = blank(7, 3.8, 1, 2, width_ratios=[1.25, 1])
+    _above_the_step(left, s, n, alpha, hinges)
     shown = c <= max(2 * best - s, best + 4)
-    right.plot(c[shown], hinge[shown], "o", color=BLUE, markerfacecolor="white", label="hinge at c")
-    right.plot(best, hinge.min(), "o", color=BLUE, label="the best hinge: tight")
+    right.plot(c[shown], prices[shown], "o", color=BLUE, markerfacecolor="white", label="hinge at c")
+    right.plot(best, prices.min(), "o", color=BLUE, label="the best hinge: tight")
     right.axhline(hoeffding, color="black", linestyle=":", label="exponential (Hoeffding)")
     right.set(xlabel="c", ylabel="bound on P[S ≤ s]", title=f"The best price is at c = {best}")
-    right.set_ylim(0, 1.1 * max(hoeffding, hinge[shown].max()))
+    right.set_ylim(0, 1.1 * max(hoeffding, prices[shown].max()))
     right.legend(fontsize=9, loc="lower right")
     right.xaxis.set_major_locator(MaxNLocator(integer=True))
-    bounds = "; ".join(f"hinge at c = {at}: {hinge[at - first]:.3g}" for at in hinges)
+    bounds = "; ".join(f"hinge at c = {at}: {prices[at - first]:.3g}" for at in hinges)
     return tell(
         picture,
         f"Majorants of the step, s = {s:g}, n = {n}, alpha = {alpha:.3g}. Bounds: Hoeffding {hoeffding:.3g}; {bounds}. "
@@ -183,31 +165,43 @@ def majorants(s: float, n: int, alpha: float) -> Picture:
     )
 
 
-@_styled
-def wealth(games: Mapping[str, ArrayLike], *, delta: float, title: str = "") -> Picture:
+def _above_the_step(ax: Axes, s: float, n: int, alpha: float, hinges: list[int]) -> None:
+    """The step, the hinges, and the exponential whose slope is the best for Hoeffding's bound."""
+    x = np.linspace(0, max(n * alpha, hinges[-1]) + 1, 1201)
+    slope = np.log(alpha * (n - s) / ((1 - alpha) * s)) if s > 0 else np.inf
+    ax.fill_between(x, x <= s, color="#D9D9D9", label="the step 1{x ≤ s}", step="mid")
+    with np.errstate(over="ignore"):
+        ax.plot(x, np.exp(slope * (s - x)) if s > 0 else (x <= 0), color="black", linestyle=":", label="exponential")
+    lines(ax, x, {f"hinge at c = {at}": np.maximum(at - x, 0) / (at - s) for at in hinges})
+    ax.set(ylim=(0, 2.6), xlabel=f"x, a sum of n = {n:,} losses", ylabel="value", title="Each lies above the step")
+    ax.legend(fontsize=9, loc="upper right")
+
+
+@styled
+def wealth(games: ByName, *, delta: float, title: str = "") -> Picture:
     """Wealth of gamblers over time, arrays (n + 1, players) by name: one panel each, with the goal 1 / delta.
 
     >>> wealth({"fair": [[1.0, 1.0], [0.5, 20.0]]}, delta=0.1).alt
     'Wealth against examples seen. fair: 1 of 2 players ever own 1 / delta = 10.'
     """
-    picture = Picture(figsize=(7, 3.4), layout="constrained")
-    axes = np.atleast_1d(picture.subplots(1, len(games), sharey=True))
+    picture, axes = blank(7, 3.4, 1, len(games), sharey=True)
     notes = []
     for ax, (name, paths) in zip(axes, games.items(), strict=True):
         paths = np.asarray(paths, dtype=float)
         won = (paths >= 1 / delta).any(axis=0)
+        goal = f"1 / delta = {1 / delta:g}"
         ax.plot(paths[:, ~won], color=GREY, linewidth=0.8)
         ax.plot(paths[:, won], color=BLUE, linewidth=1.2)
-        _limit(ax, 1 / delta, f"1 / delta = {1 / delta:g}", axis="y")
+        level(ax, 1 / delta, goal)
         ax.set(xlabel="examples seen", title=f"{name}: {won.sum()} of {paths.shape[1]} reach it", yscale="log")
         ax.yaxis.set_major_formatter("{x:g}")
-        notes.append(f"{name}: {won.sum()} of {paths.shape[1]} players ever own 1 / delta = {1 / delta:g}")
+        notes.append(f"{name}: {won.sum()} of {paths.shape[1]} players ever own {goal}")
     axes[0].set_ylabel("wealth (start: 1)")
-    picture.suptitle(title, fontsize=11, x=0.01, ha="left")
-    return tell(picture, "Wealth against examples seen. " + "; ".join(notes) + ".")
+    heading(picture, title)
+    return tell(picture, "Wealth against examples seen.", notes)
 
 
-@_styled
+@styled
 def p_values_by_mean(n: int, alpha: float, variance: float = 1.0, *, delta: float = 0.1, seed: int = 0) -> Picture:
     """P-values by every method against the mean loss of n examples, at one variance of the losses.
 
@@ -224,35 +218,20 @@ def p_values_by_mean(n: int, alpha: float, variance: float = 1.0, *, delta: floa
     'P-values against the mean loss, n = 100, alpha = 0.1. At half of alpha: hoeffding 0.19,'
     """
     means = np.linspace(0, min(1.2 * alpha, 1), 61)
-    losses = means + np.sqrt(variance) * (_coins(means, n, seed) - means)
+    losses = means + np.sqrt(variance) * (coins(means, n, seed) - means)
     curves = {f: pvalues.p_values(losses, alpha, f) for f in pvalues.METHODS if f != "binomial"}
-    picture, ax = _picture(7, 4)
-    for (name, p), (colour, line) in zip(curves.items(), method_styles(curves), strict=True):
-        ax.plot(means, np.maximum(p, SMALLEST), color=colour, linestyle=line, label=name)
+    picture, (ax,) = blank(7, 4)
+    lines(ax, means, {name: np.maximum(p, SMALLEST) for name, p in curves.items()})
     if variance == 1:
         k = np.arange(int(np.floor(n * means[-1])) + 1)
         exact = np.maximum(pvalues.binomial(k, n, alpha), SMALLEST)
         ax.plot(k / n, exact, "o", color=METHOD_STYLE["binomial"][0], markersize=4, label="binomial")
-    ax.axvline(alpha, color=GREY, linestyle="--", linewidth=1.2)
-    ax.annotate(
-        f"alpha = {alpha:.3g}",
-        (alpha, 0.02),
-        (3, 0),
-        ("data", "axes fraction"),
-        "offset points",
-        rotation=90,
-        color=GREY,
-        fontsize=9,
-    )
-    _limit(ax, delta, f"delta = {delta:.3g}", axis="y")
+    level(ax, alpha, f"alpha = {alpha:.3g}", axis="x", at=0.02, gap=3, ha="left", va="baseline")
+    level(ax, delta, f"delta = {delta:.3g}")
     half = {name: float(p[np.abs(means - alpha / 2).argmin()]) for name, p in curves.items()}
     valid = min((name for name in half if name != "clt"), key=lambda name: half[name])
-    ax.set(
-        yscale="log",
-        ylim=(SMALLEST / 2, 2),
-        xlabel=f"mean loss of n = {n:,} examples",
-        ylabel=P_LABEL,
-    )
+    p_value_axis(ax)
+    ax.set(ylim=(SMALLEST / 2, 2), xlabel=f"mean loss of n = {n:,} examples")
     ax.set_title(f"At mean alpha / 2, smallest and valid for any losses: {valid}, {half[valid]:.2g}")
     ax.set_yticks([1, 1e-2, 1e-4, 1e-6], ["1", "1e-2", "1e-4", "1e-6"])  # plain and few: an explorer redraws them
     ax.set_yticks([], minor=True)
@@ -265,9 +244,9 @@ def p_values_by_mean(n: int, alpha: float, variance: float = 1.0, *, delta: floa
     )
 
 
-@_styled
+@styled
 def p_value_map(
-    sizes: ArrayLike, means: ArrayLike, p: Mapping[str, ArrayLike], *, alpha: float, delta: float, title: str = ""
+    sizes: ArrayLike, means: ArrayLike, p: ByName, *, alpha: float, delta: float, title: str = ""
 ) -> Picture:
     """Which rival of `tight` is the smallest (left), and by what factor `tight` is smaller still (right).
 
@@ -290,8 +269,7 @@ def p_value_map(
     matters = (tight > 1e-4) & (tight < 0.5)  # elsewhere all agree
     best = np.where(matters, stack.argmin(axis=0), np.nan)
     factor = np.where(matters, stack.min(axis=0) / np.where(matters, tight, 1), np.nan)
-    picture = Picture(figsize=(7, 3.6), layout="constrained")
-    left, right = picture.subplots(1, 2, sharey=True)
+    picture, (left, right) = blank(7, 3.6, 1, 2, sharey=True)
     shades = ["#9CCBE8", "#EBC3D8", "#DDF0E7", "#E6E6E6"][: len(rivals)]
     options = {"shading": "nearest", "rasterized": True}
     left.pcolormesh(sizes, means, best, cmap=ListedColormap(shades), vmin=-0.5, vmax=len(rivals) - 0.5, **options)
@@ -306,15 +284,12 @@ def p_value_map(
         ax.grid(False)
     left.set(ylabel=f"mean loss / alpha (alpha = {alpha:.3g})", title="The smallest rival")
     right.set_title("What tight gains on it")
-    key: list[Any] = [
-        Patch(facecolor=shade, edgecolor=GREY, label=name) for name, shade in zip(rivals, shades, strict=True)
-    ]
+    key: list[Any] = [Patch(facecolor=s, edgecolor=GREY, label=name) for name, s in zip(rivals, shades, strict=True)]
     key += [Line2D([], [], color="black", label=f"tight = delta = {delta:.3g}")]
     key += [Line2D([], [], color="black", linestyle="--", linewidth=1.2, label="rival = delta")]
-    picture.legend(
-        handles=key, loc="outside lower center", ncols=len(key), fontsize=8, handlelength=1.4, columnspacing=1
-    )
-    picture.suptitle(title, fontsize=11, x=0.01, ha="left")
+    tight_fit = {"fontsize": 8, "handlelength": 1.4, "columnspacing": 1}
+    picture.legend(handles=key, loc="outside lower center", ncols=len(key), **tight_fit)
+    heading(picture, title)
     share = ", ".join(f"{name} {(best[matters] == i).mean():.0%}" for i, name in enumerate(rivals))
     most = factor[matters].max(initial=1)
     return tell(
@@ -324,8 +299,8 @@ def p_value_map(
     )
 
 
-@_styled
-def examples_needed(shares: ArrayLike, needed: Mapping[str, ArrayLike], *, title: str = "") -> Picture:
+@styled
+def examples_needed(shares: ArrayLike, needed: ByName, *, title: str = "") -> Picture:
     """Examples needed to certify, by method, against the variance of the losses (a fraction of that of 0/1 losses).
 
     NaN where no size that was tried is enough.
@@ -334,26 +309,18 @@ def examples_needed(shares: ArrayLike, needed: Mapping[str, ArrayLike], *, title
     'Examples needed against the variance. At 0.1 of that of 0/1 losses: tight 300, betting 100; at 1: tight 300,
     betting 400.'
     """
-    x, picture_and_axes = np.asarray(shares, dtype=float), _picture(7, 3.6)
-    picture, ax = picture_and_axes
-    for (name, n), (colour, line) in zip(needed.items(), method_styles(needed), strict=True):
-        ax.plot(x, n, color=colour, linestyle=line, marker="o", markersize=4, label=name)
+    x = np.asarray(shares, dtype=float)
+    picture, (ax,) = blank(7, 3.6)
+    drawn = lines(ax, x, needed, marks="o", markersize=4)
     ax.set(xscale="log", yscale="log", title=title, ylabel="examples needed, n")
     ax.set_xlabel("variance of the losses / variance of 0/1 losses of the same mean")
-    ax.xaxis.set_major_formatter("{x:g}")
-    ax.yaxis.set_major_formatter("{x:g}")
+    for axis in (ax.xaxis, ax.yaxis):
+        axis.set_major_formatter("{x:g}")
     ax.yaxis.set_minor_formatter("{x:g}")
     ax.legend(loc="upper left", bbox_to_anchor=(1, 1))
-    ends = "; at ".join(
-        f"{x[i]:g}{' of that of 0/1 losses' if i == 0 else ''}: "
-        + ", ".join(f"{name} {np.asarray(n)[i]:g}" for name, n in needed.items())
-        for i in (0, -1)
-    )
-    return tell(picture, f"Examples needed against the variance. At {ends}.")
-
-
-def _binomial_pmf(n: int, alpha: float) -> Any:
-    return np.diff(pvalues.binomial(np.arange(n + 1), n, alpha), prepend=0.0)
+    first, last = (", ".join(f"{name} {n[i]:g}" for name, n in drawn) for i in (0, -1))
+    ends = f"At {x[0]:g} of that of 0/1 losses: {first}; at {x[-1]:g}: {last}."
+    return tell(picture, f"Examples needed against the variance. {ends}")
 
 
 @functools.cache
@@ -361,6 +328,6 @@ def _order(n: int, seed: int) -> Any:
     return np.random.default_rng(seed).permutation(n)[:, None]
 
 
-def _coins(means: Any, n: int, seed: int) -> Any:
+def coins(means: Any, n: int, seed: int) -> Any:
     """0/1 losses (n, m) whose mean is exactly means (m,): one of each column is fractional where that needs it."""
     return np.clip(n * means - _order(n, seed), 0, 1)

@@ -1,4 +1,4 @@
-"""Figures of lesson 03."""
+"""Figures of lesson 03, many tests with one budget: how often luck certifies, Holm's stairs, the budget as a graph."""
 
 from collections.abc import Mapping, Sequence
 from fractions import Fraction
@@ -11,26 +11,31 @@ from matplotlib.path import Path
 from matplotlib.ticker import MaxNLocator
 from numpy.typing import ArrayLike
 
+from confprune_edu import fwer
 from confprune_edu.plots.picture import (
     BLUE,
     COLOURS,
     GREY,
-    LINES,
-    P_LABEL,
+    MARKS,
     SMALLEST,
+    ByName,
     Picture,
-    _limit,
-    _picture,
-    _styled,
+    blank,
+    filled,
+    heading,
+    level,
+    lines,
+    looks,
+    p_value_axis,
     percent,
     rate_with_bars,
+    size_axis,
+    styled,
     tell,
 )
 
-# Lesson 03: many tests, one budget
 
-
-@_styled
+@styled
 def lucky_models(means: ArrayLike, certified: ArrayLike, *, alpha: float, risk: float, n: int) -> Picture:
     """Calibration means (m,) of models that all have the same risk above alpha: certified filled, others hollow.
 
@@ -39,16 +44,12 @@ def lucky_models(means: ArrayLike, certified: ArrayLike, *, alpha: float, risk: 
     """
     y, lucky = np.asarray(means, dtype=float), np.asarray(certified, dtype=bool)
     verb = "is" if lucky.sum() == 1 else "are"
-    picture, ax = _picture(7, 3)
-    for mask, face, label in ((lucky, BLUE, "certified (falsely)"), (~lucky, "white", "not certified")):
-        ax.plot(np.flatnonzero(mask) + 1, y[mask], "o", color=BLUE, markerfacecolor=face, label=label)
-    ax.axhline(alpha, color=GREY, linestyle="--", linewidth=1.2)
-    ax.axhline(risk, color=COLOURS[1], linestyle="-", linewidth=1.2)
-    for value, text, colour, va in (
-        (alpha, f"alpha = {alpha:.3g}", GREY, "top"),
-        (risk, f"risk of every model = {risk:g}", COLOURS[1], "bottom"),
-    ):
-        ax.annotate(text, (1.01, value), xycoords=("axes fraction", "data"), va=va, color=colour, fontsize=9)
+    picture, (ax,) = blank(7, 3)
+    filled(ax, np.arange(1, len(y) + 1), y, lucky, ("certified (falsely)", "not certified"))
+    level(ax, alpha, f"alpha = {alpha:.3g}", at=1.01, va="top")
+    ax.axhline(risk, color=COLOURS[1], linewidth=1.2)
+    beside = {"xycoords": ("axes fraction", "data"), "va": "bottom", "color": COLOURS[1], "fontsize": 9}
+    ax.annotate(f"risk of every model = {risk:g}", (1.01, risk), **beside)
     ax.set(xlabel="model", ylabel=f"mean loss, n = {n} each", xlim=(0, len(y) + 1))
     low, high = min(y.min(), alpha), max(y.max(), risk)
     ax.set_ylim(max(low - 0.08 * (high - low), -0.04 * high), min(high + 0.08 * (high - low), 1.02))
@@ -65,9 +66,9 @@ def lucky_models(means: ArrayLike, certified: ArrayLike, *, alpha: float, risk: 
     )
 
 
-@_styled
+@styled
 def chance_of_any(
-    sizes: ArrayLike, curves: Mapping[str, ArrayLike], *, delta: float, seen: tuple[int, int, int], title: str = ""
+    sizes: ArrayLike, curves: ByName, *, delta: float, seen: tuple[int, int, int], title: str = ""
 ) -> Picture:
     """Chance (sizes,) of at least one false certificate, by name, against the number of models.
 
@@ -76,26 +77,16 @@ def chance_of_any(
     >>> chance_of_any([1, 40], {"no correction": [0.1, 0.985]}, delta=0.1, seen=(40, 984, 1000)).alt
     'Chance of any false certificate, delta = 0.1. At 40 models: no correction 0.985; simulated 0.984 in 1000 trials.'
     """
-    x = np.asarray(sizes)
-    picture, ax = _picture(7, 3.6)
-    for (name, values), colour, line in zip(curves.items(), COLOURS, LINES, strict=False):
-        ax.plot(x, np.asarray(values), color=colour, linestyle=line, label=name)
+    picture, (ax,) = blank(7, 3.6)
+    drawn = lines(ax, sizes, curves)
     m, errors, trials = seen
     rate, bars = rate_with_bars(np.array([errors]), trials)
     ax.errorbar([m], rate, bars, fmt="o", color="black", capsize=4, label=f"simulated, {trials:,} trials")
-    ax.axhline(delta, color=GREY, linestyle="--", linewidth=1.2)
-    right: dict[str, Any] = {
-        "xycoords": ("axes fraction", "data"),
-        "ha": "right",
-        "va": "bottom",
-        "color": GREY,
-        "fontsize": 9,
-    }
-    ax.annotate(f"delta = {delta:.3g}", (0.99, delta), **right)
+    level(ax, delta, f"delta = {delta:.3g}", at=0.99, ha="right")
     ax.set(xlabel="number of models tested, m", ylabel="P[any false certificate]", ylim=(-0.02, 1.04), title=title)
     percent(ax, "y")
     ax.legend(loc="center right", fontsize=9)
-    at = ", ".join(f"{name} {float(np.interp(m, x, np.asarray(values))):.3f}" for name, values in curves.items())
+    at = ", ".join(f"{name} {np.interp(m, np.asarray(sizes), y):.3f}" for name, y in drawn)
     return tell(
         picture,
         f"Chance of any false certificate, delta = {delta:.3g}. At {m} models: {at}; simulated {rate[0]:.3f} "
@@ -103,7 +94,7 @@ def chance_of_any(
     )
 
 
-@_styled
+@styled
 def holm_stairs(p_values: ArrayLike, *, delta: float) -> Picture:
     """Sorted p-values (m,) under the levels of Bonferroni, flat, and Holm, a staircase: certified by Holm filled.
 
@@ -114,13 +105,13 @@ def holm_stairs(p_values: ArrayLike, *, delta: float) -> Picture:
     m, rank = len(p), np.arange(1, len(p) + 1)
     levels = delta / (m - rank + 1)
     passed, flat = np.logical_and.accumulate(p <= levels), int(np.sum(p <= delta / m))
-    picture, ax = _picture(7, 3.4)
+    picture, (ax,) = blank(7, 3.4)
     ax.step(rank, levels, where="mid", color=COLOURS[2], linestyle="-", label="Holm: delta / (m - i + 1)")
     ax.axhline(delta / m, color=COLOURS[1], linestyle="-.", label="Bonferroni: delta / m")
-    for mask, face, label in ((passed, BLUE, "certified by Holm"), (~passed, "white", "not certified")):
-        ax.plot(rank[mask], np.maximum(p[mask], SMALLEST), "o", color=BLUE, markerfacecolor=face, label=label)
-    _limit(ax, delta, f"delta = {delta:.3g}", axis="y")
-    ax.set(yscale="log", xlabel=f"rank i of the p-value among m = {m}", ylabel=P_LABEL)
+    filled(ax, rank, np.maximum(p, SMALLEST), passed, ("certified by Holm", "not certified"))
+    level(ax, delta, f"delta = {delta:.3g}")
+    p_value_axis(ax)
+    ax.set_xlabel(f"rank i of the p-value among m = {m}")
     ax.set_title(f"Bonferroni certifies {flat}, Holm climbs the stairs and certifies {passed.sum()}")
     ax.xaxis.set_major_locator(MaxNLocator(integer=True))
     ax.legend(loc="lower right", fontsize=9)
@@ -131,9 +122,9 @@ def holm_stairs(p_values: ArrayLike, *, delta: float) -> Picture:
     )
 
 
-@_styled
+@styled
 def family_wise_errors(
-    panels: Mapping[str, Mapping[str, ArrayLike]], kinds: Sequence[str], *, trials: int, delta: float, title: str = ""
+    panels: Mapping[str, ByName], kinds: Sequence[str], *, trials: int, delta: float, title: str = ""
 ) -> Picture:
     """Family-wise error rates with exact 95 % binomial intervals: a panel a scenario, a mark a procedure.
 
@@ -142,41 +133,53 @@ def family_wise_errors(
     >>> family_wise_errors({"all bad": {"holm": [9]}}, ["independent"], trials=100, delta=0.1).alt
     'Family-wise error rate in 100 trials, delta = 0.1. all bad: holm 0.090 independent.'
     """
-    picture = Picture(figsize=(7, 3.8), layout="constrained")
-    axes = np.atleast_1d(picture.subplots(1, len(panels), sharey=True))
+    picture, axes = blank(7, 3.8, 1, len(panels), sharey=True)
     plain, notes = [kind.replace("\n", " ") for kind in kinds], []
     for ax, (scenario, procedures) in zip(axes, panels.items(), strict=True):
-        for i, (name, errors) in enumerate(procedures.items()):
+        shifts = 0.2 * (np.arange(len(procedures)) - (len(procedures) - 1) / 2)
+        for (name, errors), shift, look in zip(procedures.items(), shifts, looks(procedures, MARKS), strict=True):
             rate, bars = rate_with_bars(np.asarray(errors), trials)
-            x = np.arange(len(kinds)) + 0.2 * (i - (len(procedures) - 1) / 2)
-            ax.errorbar(x, rate, bars, fmt="osD^v"[i], color=COLOURS[i], capsize=4, linewidth=1.2, label=name)
+            x = np.arange(len(kinds)) + shift
+            ax.errorbar(x, rate, bars, capsize=4, linewidth=1.2, **(look | {"linestyle": "none"}))
             shown = ", ".join(f"{value:.3f} {kind}" for value, kind in zip(rate, plain, strict=True))
             notes.append(f"{scenario}: {name} {shown}")
-        ax.axhline(delta, color=GREY, linestyle="--", linewidth=1.2)
+        level(ax, delta, f"delta = {delta:.3g}" if ax is axes[-1] else "", at=0.99, ha="right")
         ax.set_xticks(range(len(kinds)), kinds)
         ax.set_yscale("symlog", linthresh=0.01, linscale=0.6)
         ax.set(ylim=(0, 1.5), xlim=(-0.5, len(kinds) - 0.5))
         ax.set_yticks([0, 0.01, 0.1, 1], ["0%", "1%", "10%", "100%"])
         ax.set_title(scenario, fontsize=10)
-    axes[-1].annotate(
-        f"delta = {delta:.3g}",
-        (0.99, delta),
-        xycoords=("axes fraction", "data"),
-        ha="right",
-        va="bottom",
-        color=GREY,
-        fontsize=9,
-    )
     axes[0].set_ylabel(f"FWER in {trials:,} trials (log scale above 1 %)")
     axes[0].legend(loc="lower left", fontsize=9)
-    picture.suptitle(title, fontsize=11, x=0.01, ha="left")
-    return tell(picture, f"Family-wise error rate in {trials} trials, delta = {delta:.3g}. {'; '.join(notes)}.")
+    heading(picture, title)
+    return tell(picture, f"Family-wise error rate in {trials} trials, delta = {delta:.3g}.", notes)
+
+
+@styled
+def ratio_against_m(sizes: ArrayLike, curves: ByName, *, ceiling: float, n: int, title: str = "") -> Picture:
+    """Mean certified ratio (sizes,) by procedure against the number of candidates, on a logarithmic axis.
+
+    >>> ratio_against_m([10, 100], {"bonferroni": [0.8, 0.78]}, ceiling=0.87, n=500).alt
+    'Mean certified ratio against m, n = 500, largest safe ratio 0.870. bonferroni: 0.800 at m = 10, 0.780 at m = 100.'
+    """
+    x = np.asarray(sizes)
+    picture, (ax,) = blank(7, 3.6)
+    drawn = lines(ax, x, curves, MARKS, markersize=5)
+    level(ax, ceiling, "largest safe ratio")
+    ax.set(xscale="log", ylabel=f"mean certified ratio, n = {n}", title=title)
+    size_axis(ax, x, "candidates tested, m (log scale)")
+    percent(ax, "y")
+    ax.legend(fontsize=9)
+    notes = [f"{name}: {y[0]:.3f} at m = {x[0]}, {y[-1]:.3f} at m = {x[-1]}" for name, y in drawn]
+    return tell(picture, f"Mean certified ratio against m, n = {n}, largest safe ratio {ceiling:.3f}.", notes)
 
 
 Graph = tuple[ArrayLike, ArrayLike, ArrayLike]  # weights (m,), transitions (m, m), rejected (m,)
 
+RADIUS = 0.48  # of a node
 
-@_styled
+
+@styled
 def budget_graphs(
     states: Sequence[Graph],
     p_values: ArrayLike,
@@ -196,12 +199,11 @@ def budget_graphs(
     m, k = len(names), len(states)
     turn = np.pi / 2 - 2 * np.pi * np.arange(m) / m
     where = 1.25 * np.column_stack([np.cos(turn), np.sin(turn)]) if places is None else np.asarray(places, dtype=float)
-    picture = Picture(figsize=(5, 4) if k == 1 else (7, 3))  # placed by hand: an explorer has no time for a layout
-    axes = picture.subplots(1, k, gridspec_kw={"left": 0, "right": 1, "bottom": 0, "top": 0.85, "wspace": 0.02})
-    notes = []
-    for i, (ax, state) in enumerate(zip(np.atleast_1d(axes), states, strict=True)):
-        said = _budget_graph(ax, state, np.asarray(p_values, dtype=float), delta, names, where)
-        notes.append(f"Panel {i + 1}: {said}.")
+    margins = {"left": 0, "right": 1, "bottom": 0, "top": 0.85, "wspace": 0.02}
+    picture, axes = blank(*((5, 4) if k == 1 else (7, 3)), 1, k, margins=margins)
+    notes, p = [], np.asarray(p_values, dtype=float)
+    for i, (ax, state) in enumerate(zip(axes, states, strict=True)):
+        notes.append(f"Panel {i + 1}: {_budget_graph(ax, state, p, delta, names, where)}.")
         done = int(np.sum(state[2]))
         when = {0: "before any rejection", 1: "after 1 rejection"}.get(done, f"after {done} rejections")
         ax.set_title(when, fontsize=10, loc="center")
@@ -241,63 +243,65 @@ def error_budget(procedure: str, scenario: str, steps: int | Sequence[int], delt
 B 80 % 0, p = 0.035.'
     """
     p = np.minimum(1, delta * np.array(BUDGET_SCENARIOS[scenario]))
-    states = _flow(p, delta, *BUDGET_PROCEDURES[procedure])
+    states = budget_states(p, delta, *BUDGET_PROCEDURES[procedure])
     wanted = [steps] if isinstance(steps, int) else steps
     shown = [states[k] for k in dict.fromkeys(min(k, len(states) - 1) for k in wanted)]
     title = f"{procedure}, {scenario}: {len(states) - 1} of {len(p)} certified"
     return budget_graphs(shown, p, delta=delta, names=BUDGET_NAMES, places=BUDGET_PLACES, title=title)
 
 
-def _flow(
-    p: np.ndarray, delta: float, weights: ArrayLike, transitions: ArrayLike
-) -> list[tuple[np.ndarray, np.ndarray, np.ndarray]]:
-    """The states of a graphical procedure, the smallest p-value that may be rejected going first."""
-    w, g = np.array(weights, dtype=float), np.array(transitions, dtype=float)
-    states = [(w, g, np.zeros(len(w), dtype=bool))]
+def budget_states(p: np.ndarray, delta: float, weights: ArrayLike, transitions: ArrayLike) -> list[Graph]:
+    """The states of a graphical procedure from its start on; of all that may be rejected, the smallest p-value goes."""
+    m = len(p)
+    states = [(np.array(weights, dtype=float), np.array(transitions, dtype=float), np.zeros(m, dtype=bool))]
     while True:
         w, g, gone = states[-1]
-        passed = ~gone & (w > 0) & (p <= w * delta * (1 + 1e-12))
+        passed = ~gone & _ready(w, p, delta)
         if not passed.any():
-            return states
+            return list(states)
         j = int(np.argmin(np.where(passed, p, np.inf)))
-        loop = g[:, j] * g[j]
-        new = (g + np.outer(g[:, j], g[j])) / np.where(loop < 1, 1 - loop, np.inf)[:, None]
-        gone = gone | (np.arange(len(w)) == j)
-        new[gone], new[:, gone] = 0, 0
-        np.fill_diagonal(new, 0)
-        states.append((np.where(gone, 0, w + w[j] * g[j]), new, gone))
+        states.append((*fwer.graph_step(w, g, j), gone | (np.arange(m) == j)))
+
+
+def _ready(weights: np.ndarray, p: np.ndarray, delta: float) -> np.ndarray:
+    """Whether the budget of a hypothesis is enough to reject it."""
+    return (weights > 0) & (p <= weights * delta * (1 + 1e-12))
 
 
 def _budget_graph(ax: Axes, state: Graph, p: np.ndarray, delta: float, names: Sequence[str], where: np.ndarray) -> str:
     """One graph on `ax`; returns what it shows in words."""
     weights, transitions = (np.asarray(part, dtype=float) for part in state[:2])
-    rejected, radius, notes = np.asarray(state[2], dtype=bool), 0.48, []
-    for (x, y), w, done, q, name in zip(where, weights, rejected, p, names, strict=True):
-        ready = not done and w > 0 and q <= w * delta * (1 + 1e-12)
-        sign = "≤" if ready else ">"
-        face, line = (BLUE if done else "white"), (2.4 if ready else 0.8)
-        ax.add_artist(Circle((x, y), radius, facecolor=face, edgecolor="none", zorder=3))
-        ax.add_artist(Wedge((x, y), radius, 90 - 360 * w, 90, facecolor="#F3C98B", edgecolor="none", zorder=4))
-        ax.add_artist(Circle((x, y), radius, fill=False, edgecolor="black", linewidth=line, zorder=5))
-        text = f"{name}\ncertified" if done else f"{name}\n{w * delta:.3g}"
-        ax.text(x, y, text, ha="center", va="center", fontsize=8, color="white" if done else "black", zorder=6)
-        up = y > where[:, 1].mean()  # p-values stand outside, where no arrow passes
-        label = f"p = {q:.3g}" if done else f"p = {q:.3g} {sign} {w * delta:.3g}"
-        spot: dict[str, Any] = {"ha": "center", "va": "bottom" if up else "top", "fontsize": 8}
-        ax.text(x, y + (radius + 0.08) * (1 if up else -1), label, weight="bold" if ready else "normal", **spot)
-        notes.append(f"{name} certified" if done else f"{name} {w * delta:.3g}, p = {q:.3g}")
+    rejected, notes = np.asarray(state[2], dtype=bool), []
+    ready, above = ~rejected & _ready(weights, p, delta), where[:, 1] > where[:, 1].mean()
+    for i, name in enumerate(names):
+        budget = f"{weights[i] * delta:.3g}"
+        _node(ax, where[i], weights[i], f"{name}\n{'certified' if rejected[i] else budget}", rejected[i], ready[i])
+        label = f"p = {p[i]:.3g}" if rejected[i] else f"p = {p[i]:.3g} {'≤' if ready[i] else '>'} {budget}"
+        y = where[i, 1] + (RADIUS + 0.08) * (1 if above[i] else -1)  # outside of the graph, where no arrow passes
+        look: dict[str, Any] = {"va": "bottom" if above[i] else "top", "weight": "bold" if ready[i] else "normal"}
+        ax.text(where[i, 0], y, label, ha="center", fontsize=8, **look)
+        notes.append(f"{name} certified" if rejected[i] else f"{name} {budget}, p = {p[i]:.3g}")
     for j, k in np.argwhere(transitions > 0):
-        _arrow(ax, where[j], where[k], radius, transitions[j, k])
+        _arrow(ax, where[j], where[k], transitions[j, k])
     (left, low), (right, high) = where.min(axis=0), where.max(axis=0)
     ax.set(xlim=(left - 0.9, right + 0.9), ylim=(low - 0.85, high + 0.85), aspect="equal")
     return "; ".join(notes)
 
 
-def _arrow(ax: Axes, sender: np.ndarray, receiver: np.ndarray, radius: float, share: float) -> None:
+def _node(ax: Axes, centre: Any, weight: float, text: str, done: bool, ready: bool) -> None:
+    """A disc with its share of delta as a sector: blue once it is certified, with a heavy rim if it may be next."""
+    face, ink = (BLUE, "white") if done else ("white", "black")
+    ax.add_artist(Circle(centre, RADIUS, facecolor=face, edgecolor="none", zorder=3))
+    ax.add_artist(Wedge(centre, RADIUS, 90 - 360 * weight, 90, facecolor="#F3C98B", edgecolor="none", zorder=4))
+    ax.add_artist(Circle(centre, RADIUS, fill=False, edgecolor="black", linewidth=2.4 if ready else 0.8, zorder=5))
+    ax.text(centre[0], centre[1], text, ha="center", va="center", fontsize=8, color=ink, zorder=6)
+
+
+def _arrow(ax: Axes, sender: np.ndarray, receiver: np.ndarray, share: float) -> None:
     """A curved arrow between two nodes with its fraction on it, nearer to the sender."""
     (x, y), bend, t = receiver - sender, 0.16, 0.28
     control = (sender + receiver) / 2 + bend * np.array([y, -x])
-    start, end = (node + radius * (control - node) / np.hypot(*(control - node)) for node in (sender, receiver))
+    start, end = (node + RADIUS * (control - node) / np.hypot(*(control - node)) for node in (sender, receiver))
     curve = Path([start, control, end], [Path.MOVETO, Path.CURVE3, Path.CURVE3])
     ax.add_artist(FancyArrowPatch(path=curve, arrowstyle="-|>", mutation_scale=11, color=GREY, linewidth=1.1, zorder=2))
     x, y = (1 - t) ** 2 * start + 2 * t * (1 - t) * control + t**2 * end

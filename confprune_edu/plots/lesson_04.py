@@ -1,4 +1,4 @@
-"""Figures of lesson 04."""
+"""Figures of lesson 04, fixed sequences: one step by step, several orders, several starts, several sizes."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -11,18 +11,22 @@ from confprune_edu.plots.picture import (
     BLUE,
     COLOURS,
     GREY,
-    P_LABEL,
     SMALLEST,
+    ByName,
     Picture,
-    _limit,
-    _picture,
-    _styled,
+    blank,
+    capital,
+    filled,
+    level,
+    looks,
+    p_value_axis,
     percent,
     plain_log,
+    ratio_axis,
+    size_axis,
+    styled,
     tell,
 )
-
-# Lesson 04
 
 SEQUENCES = {
     "like pruning: slowly rising": (0.0004, 0.001, 0.003, 0.02, 0.06, 0.08, 0.3, 0.7),
@@ -32,7 +36,7 @@ SEQUENCES = {
 }  # p-values in testing order, for the explorer
 
 
-@_styled
+@styled
 def sequence(p_values: ArrayLike, *, delta: float, step: int | None = None) -> Picture:
     """A fixed sequence after `step` tests (default: all): what is certified, where it stops, what is never tested.
 
@@ -44,8 +48,7 @@ def sequence(p_values: ArrayLike, *, delta: float, step: int | None = None) -> P
     seen = min(m if step is None else int(step), certified + 1, m)
     stopped = seen > certified
     certified, k = min(certified, seen), np.arange(1, m + 1)
-    picture = Picture(figsize=(7, 3.2))
-    ax = picture.add_axes((0.13, 0.16, 0.74, 0.74))  # fixed margins: a step redraws fast, and nothing moves
+    picture, (ax,) = blank(7, 3.2, margins={"left": 0.13, "right": 0.87, "bottom": 0.16, "top": 0.9})
     y = np.maximum(p, 1e-4)
     ax.plot(k[:certified], y[:certified], "o", color=BLUE, markersize=8, label="certified")
     if stopped:
@@ -56,8 +59,7 @@ def sequence(p_values: ArrayLike, *, delta: float, step: int | None = None) -> P
         ax.annotate("?", (j, 0.5), xycoords=("data", "axes fraction"), ha="center", color=GREY)
     for j in range(seen):
         ax.annotate(f"{p[j]:.2g}", (k[j], y[j]), xytext=(0, 7), textcoords="offset points", ha="center", fontsize=9)
-    ax.axhline(delta, color=GREY, linestyle="--", linewidth=1.2)
-    ax.annotate(f"delta = {delta:.3g}", (1.01, delta), xycoords=("axes fraction", "data"), va="center", color=GREY)
+    level(ax, delta, f"delta = {delta:.3g}", at=1.01, va="center", fontsize=10)
     ax.set(xlim=(0.4, m + 0.6), ylim=(1e-5, 3), yscale="log", xticks=k)
     plain_log(ax, [1, 0.1, 0.01, 0.001, 0.0001])
     ax.set(xlabel="test, in the order fixed beforehand", ylabel="p-value")
@@ -71,11 +73,10 @@ def sequence(p_values: ArrayLike, *, delta: float, step: int | None = None) -> P
     states = ["certified"] * certified + ["stop"] * stopped
     notes = [f"test {j}: p = {p[j - 1]:.2g}, {state}" for j, state in zip(k, states, strict=False)]
     notes += [f"test {j}: {'never tested' if stopped else 'not yet tested'}" for j in k[seen:]]
-    told = "; ".join(notes)
-    return tell(picture, f"A fixed sequence of {m} tests at delta = {delta:.3g}. {told[0].upper()}{told[1:]}.")
+    return tell(picture, f"A fixed sequence of {m} tests at delta = {delta:.3g}.", [capital(notes[0]), *notes[1:]])
 
 
-@_styled
+@styled
 def orders(results: Mapping[str, Any], *, title: str = "") -> Picture:
     """The law of the certified ratio for several orders of the same tests: one histogram an order.
 
@@ -84,7 +85,7 @@ def orders(results: Mapping[str, Any], *, title: str = "") -> Picture:
     >>> orders({"forward": one}).alt  # doctest: +ELLIPSIS
     'Certified ratio by order of the tests: forward: median 0.8, nothing certified in 50.0 %, risk...
     """
-    picture, ax = _picture(7, 1.0 + 0.42 * len(results))
+    picture, (ax,) = blank(7, 1.0 + 0.42 * len(results))
     notes = []
     for row, (name, result) in enumerate(results.items()):
         found = np.isfinite(result.ratio)
@@ -103,40 +104,63 @@ def orders(results: Mapping[str, Any], *, title: str = "") -> Picture:
     ax.set_xlabel("certified pruning ratio (height: share of the repetitions)")
     ax.grid(False, axis="y")
     percent(ax, "x")
-    return tell(picture, f"Certified ratio by order of the tests: {'; '.join(notes)}.")
+    return tell(picture, "Certified ratio by order of the tests:", notes)
 
 
-@_styled
+@styled
 def chains(
     ratios: ArrayLike, risks: ArrayLike, p_values: ArrayLike, *, alpha: float, delta: float, starts: Sequence[int]
 ) -> Picture:
     """True risks (m,), known here, and p-values (m,) with the chains of a multi-start: certified filled."""
     x, risk, p = (np.asarray(values, dtype=float) for values in (ratios, risks, p_values))
     share, rejected = delta / len(starts), fwer.multi_start(p, delta, starts)
-    single = fwer.fixed_sequence(p, delta)
-    picture = Picture(figsize=(7, 4), layout="constrained")
-    top, bottom = picture.subplots(2, 1, sharex=True)
+    picture, (top, bottom) = blank(7, 4, 2, sharex=True)
     top.plot(x, risk, color=COLOURS[5])
-    y = np.maximum(p, SMALLEST)
-    for mask, face, label in ((rejected, BLUE, "certified"), (~rejected, "white", "not certified")):
-        bottom.plot(x[mask], y[mask], "o", markersize=5, color=BLUE, markerfacecolor=face, label=label)
+    filled(bottom, x, np.maximum(p, SMALLEST), rejected, size=5)
     for number, start in enumerate(starts):
         bottom.axvline(x[start], color=COLOURS[1], linestyle=":", linewidth=1.5, label="" if number else "start")
-    _limit(top, alpha, f"alpha = {alpha:.3g}", axis="y")
-    bottom.axhline(share, color=GREY, linestyle="--", linewidth=1.2)
-    bottom.annotate(f"delta / {len(starts)} = {share:g}", (0.02, share), va="top", color=GREY, fontsize=9)
-    found = f"certified up to {x[rejected].max():.2g}" if rejected.any() else "nothing certified"
-    alone = f"certified up to {x[single].max():.2g}" if single.any() else "nothing certified"
+    level(top, alpha, f"alpha = {alpha:.3g}")
+    level(bottom, share, f"delta / {len(starts)} = {share:g}", xy=(0.02, share), xycoords="data", va="top")
+    found, alone = (
+        f"certified up to {x[mask].max():.2g}" if mask.any() else "nothing certified"
+        for mask in (rejected, fwer.fixed_sequence(p, delta))
+    )
     count = {1: "One start", 4: "Four starts"}.get(len(starts), f"{len(starts)} starts")
     top.set(ylabel="true risk", title=f"One start at ratio 0: {alone}. {count}: {found}", ylim=(0, min(4 * alpha, 1)))
-    bottom.set(ylabel=P_LABEL, yscale="log", xlabel="pruning ratio (weights set to zero)")
+    p_value_axis(bottom)
+    ratio_axis(bottom)
     plain_log(bottom, [1, 0.01, 0.0001, 1e-6])
     top.legend(*bottom.get_legend_handles_labels(), loc="upper center", ncols=3, fontsize=9)
     percent(top, "y")
-    percent(bottom, "x")
     return tell(
         picture,
         f"A risk that starts at {risk[0]:.3f}, dips to {risk.min():.3f} at ratio {x[risk.argmin()]:.2g} and rises, "
         f"alpha = {alpha:.3g}. With one start at ratio 0 and delta = {delta:.3g}: {alone}; with {len(starts)} starts at"
         f" delta / {len(starts)} each: {found}.",
     )
+
+
+@styled
+def certified_against(sizes: ArrayLike, results: ByName, *, xlabel: str, title: str = "") -> Picture:
+    """Certified ratios (k, trials) by name against `sizes` (k,): medians, and the middle 80 % as a band.
+
+    NaN, nothing certified, counts as less than any ratio and is drawn at zero.
+
+    >>> certified_against([50, 100], {"fixed": [[np.nan] * 3, [0.8, 0.9, 0.9]]}, xlabel="n").alt
+    'Median certified ratio. fixed: none at n 50, 0.9 at n 100.'
+    """
+    x, unit, notes = np.asarray(sizes, dtype=float), xlabel.split()[-1], []
+    picture, (ax,) = blank(7, 3.6)
+    for (name, ratios), look in zip(results.items(), looks(results, "o"), strict=True):
+        found = np.nan_to_num(np.asarray(ratios, dtype=float))
+        low, middle, high = np.quantile(found, [0.1, 0.5, 0.9], axis=1, method="lower")
+        ax.fill_between(x, low, high, color=look["color"], alpha=0.15, linewidth=0)
+        ax.plot(x, middle, markersize=4, **look)
+        told = (f"{f'{y:g}' if y else 'none'} at {unit} {size:g}" for size, y in zip(x, middle, strict=True))
+        notes.append(f"{name}: {', '.join(told)}")
+    ax.set(xscale="log", ylim=(-0.03, 1), ylabel="certified ratio (0: none)", title=title)
+    size_axis(ax, x, xlabel)
+    percent(ax, "y")
+    if len(results) > 1:
+        ax.legend(loc="lower right")
+    return tell(picture, "Median certified ratio.", notes)

@@ -1,4 +1,4 @@
-"""Figures of lesson 06."""
+"""Figures of lesson 06, selective classification: pairs of a pruning ratio and a confidence threshold."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -17,31 +17,31 @@ from confprune_edu import pvalues
 from confprune_edu.plots.picture import (
     BLUE,
     COLOURS,
-    GREY,
-    LINES,
+    MARKS,
     SMALLEST,
-    UNDER,
+    ByName,
     Picture,
-    _limit,
-    _picture,
-    _styled,
-    index_axis,
+    blank,
+    capital,
+    heading,
+    level,
+    lines,
+    looks,
     percent,
-    spots,
+    ratio_axis,
+    risk_bars,
+    size_axis,
+    styled,
     tell,
 )
-
-# Lesson 06
 
 _GRID: dict[str, Any] = {"aspect": "auto", "origin": "lower", "interpolation": "nearest"}
 
 PALE_BLUES = ListedColormap(mpl.colormaps["Blues"](np.linspace(0.65, 0, 256)))  # dark: a small p-value
 
 
-@_styled
-def risk_coverage(
-    coverage: Mapping[str, ArrayLike], risk: Mapping[str, ArrayLike], *, alpha: float, title: str = ""
-) -> Picture:
+@styled
+def risk_coverage(coverage: ByName, risk: ByName, *, alpha: float, title: str = "") -> Picture:
     """Mean loss among the answered examples against the share answered, (t,) by name; NaN risk: nothing answered.
 
     The right-hand end of a curve, hollow, is the network that answers everything.
@@ -49,25 +49,24 @@ def risk_coverage(
     >>> risk_coverage({"full": [0.5, 1.0]}, {"full": [0.0, 0.2]}, alpha=0.1).alt
     'Risk among the answered against coverage. full: 0.2000 at coverage 100.0%, at most alpha = 0.1 up to 50.0%.'
     """
-    picture, ax = _picture(7, 3.6)
-    notes = []
-    for (name, share), colour, line in zip(coverage.items(), COLOURS, LINES, strict=False):
+    picture, (ax,) = blank(7, 3.6)
+    notes, line = [], f"alpha = {alpha:.3g}"
+    for (name, share), look in zip(coverage.items(), looks(coverage), strict=True):
         x, y = np.asarray(share, dtype=float), np.asarray(risk[name], dtype=float)
-        ax.plot(x, y, color=colour, linestyle=line, label=name)
-        ax.plot(x[-1], y[-1], "o", color=colour, markerfacecolor="white", clip_on=False, zorder=3)
-        fine = x[np.nan_to_num(y, nan=np.inf) <= alpha]
-        reach = f"at most alpha = {alpha:.3g} up to {fine.max():.1%}" if fine.size else f"above alpha = {alpha:.3g}"
+        ax.plot(x, y, **look)
+        ax.plot(x[-1], y[-1], "o", color=look["color"], markerfacecolor="white", clip_on=False, zorder=3)
+        fine = x[y <= alpha]  # NaN, nothing answered, is not
+        reach = f"at most {line} up to {fine.max():.1%}" if fine.size else f"above {line}"
         notes.append(f"{name}: {y[-1]:.4f} at coverage {x[-1]:.1%}, {reach}")
-    _limit(ax, alpha, f"alpha = {alpha:.3g}", axis="y")
+    level(ax, alpha, line)
     ax.set(xlabel="coverage: share of the digits that it answers", ylabel="errors among the answered", title=title)
-    ax.set_xlim(0.5, 1.0)
-    ax.set_ylim(0, min(5 * alpha, 1))
+    ax.set(xlim=(0.5, 1), ylim=(0, min(5 * alpha, 1)))
     percent(ax, "xy")
     ax.legend(loc="upper left")
-    return tell(picture, f"Risk among the answered against coverage. {'; '.join(notes)}.")
+    return tell(picture, "Risk among the answered against coverage.", notes)
 
 
-@_styled
+@styled
 def selective(
     p_values: ArrayLike,
     rejected: ArrayLike,
@@ -104,39 +103,28 @@ def selective(
     """
     p, mask, share = np.asarray(p_values, dtype=float), np.asarray(rejected, dtype=bool), np.asarray(coverage)
     first = int(np.searchsorted(np.asarray(ratios), start))
-    picture = Picture(figsize=(7, 4))  # fixed margins: a control redraws fast, and nothing moves
-    grid = {"left": 0.1, "right": 0.86, "top": 0.92, "bottom": 0.12, "hspace": 0.1, "height_ratios": [1, 1.7]}
-    top, bottom = picture.subplots(2, 1, sharex=True, gridspec_kw=grid)
+    margins = {"left": 0.1, "right": 0.86, "top": 0.92, "bottom": 0.12, "hspace": 0.1, "height_ratios": [1, 1.7]}
+    picture, (top, bottom) = blank(7, 4, 2, sharex=True, margins=margins)
     _pairs(bottom, p[first:], mask[first:], share[first:], delta)
     _reach(top, mask[first:], share[first:], floor)
     if chosen is not None and chosen[0] >= first:
-        for ax, height in ((top, share[chosen]), (bottom, chosen[1])):  # rings: what they mark is seen through them
-            for width, colour in ((3.5, "white"), (1.5, "black")):
-                ring: dict[str, Any] = {"markerfacecolor": "none", "markeredgecolor": colour, "markeredgewidth": width}
-                ax.plot(chosen[0] - first, height, "o", markersize=11, zorder=4, **ring)
-    index_axis(bottom, "x", np.asarray(ratios)[first:], 7)
-    index_axis(bottom, "y", thresholds, 6)
+        _ring(top, chosen[0] - first, share[chosen])
+        _ring(bottom, chosen[0] - first, chosen[1])
+    _index_axis(bottom, "x", np.asarray(ratios)[first:], 7)
+    _index_axis(bottom, "y", thresholds, 6)
     bottom.set(xlabel="pruning ratio (weights set to zero)", ylabel="threshold")
-    found = _found_pairs(mask, share, ratios)
-    top.set_title(title or found[0].upper() + found[1:])
-    bar = picture.add_axes((0.88, 0.12, 0.02, 0.49))
-    bar.imshow(np.linspace(-6, 0, 64)[:, None], cmap=PALE_BLUES, aspect="auto", origin="lower", extent=(0, 1, -6, 0))
-    bar.set(xticks=[], yticks=[-6, -4, -2, 0], yticklabels=["1e-6", "1e-4", "0.01", "1"])
-    bar.yaxis.tick_right()
-    bar.grid(False)
-    bar.set_title("p", fontsize=9)
-    alone = int((p <= delta).sum())
-    alt = (
-        f"{found[0].upper()}{found[1:]}. Heat map of the p-values, alpha = {alpha:.3g}, with the certified pairs "
-        f"outlined; delta = {delta:.3g} lets {alone} pass if each is tested alone. Above it the coverage."
+    found = capital(_found_pairs(mask, share, ratios))
+    top.set_title(title or found)
+    _colour_bar(picture.add_axes((0.88, 0.12, 0.02, 0.49)))
+    return tell(
+        picture,
+        f"{found}. Heat map of the p-values, alpha = {alpha:.3g}, with the certified pairs outlined; delta = "
+        f"{delta:.3g} lets {int((p <= delta).sum())} pass if each is tested alone. Above it the coverage.",
     )
-    return tell(picture, alt)
 
 
-@_styled
-def frontiers(
-    ratios: ArrayLike, curves: Mapping[str, ArrayLike], *, floor: float | None = None, title: str = ""
-) -> Picture:
+@styled
+def frontiers(ratios: ArrayLike, curves: ByName, *, floor: float | None = None, title: str = "") -> Picture:
     """Largest certified coverage (m,) by name against the pruning ratio; NaN: nothing is certified at this ratio.
 
     `floor` is a coverage that somebody asks for; the alternative text says how far each curve stays above it.
@@ -145,66 +133,80 @@ def frontiers(
     'Largest certified coverage against pruning ratio. alpha = 0.01: up to ratio 0.5, with coverage 90% up to 0.5.'
     """
     x, notes = np.asarray(ratios, dtype=float), []
-    picture, ax = _picture(7, 3.6)
-    for (name, values), colour, line, mark in zip(curves.items(), COLOURS, LINES, "osD^v<>p", strict=False):
-        y = np.asarray(values, dtype=float)
-        ax.plot(x, y, color=colour, linestyle=line, marker=mark, markersize=3.5, label=name)
-        found, high = x[np.isfinite(y)], x[np.nan_to_num(y, nan=-1) >= (floor or 0)]
+    picture, (ax,) = blank(7, 3.6)
+    drawn = lines(ax, x, curves, MARKS, markersize=3.5)
+    for name, y in drawn:
+        found, high = x[np.isfinite(y)], x[y >= (floor or 0)]
         reach = f"up to ratio {found.max():g}" if found.size else "nothing certified"
         if floor is not None:
             reach += f", with coverage {floor:.0%} {f'up to {high.max():g}' if high.size else 'nowhere'}"
         notes.append(f"{name}: {reach}")
     if floor is not None:
-        ax.axhline(floor, color=GREY, linestyle="--", linewidth=1.2)
-        ax.annotate(f"coverage {floor:.0%}", (0.01, floor), xycoords=("axes fraction", "data"), **UNDER)
-    ax.set(xlabel="pruning ratio (weights set to zero)", ylabel="coverage: share answered", title=title)
-    lowest = np.nanmin([1.0, *(np.nanmin(y) for y in map(np.asarray, curves.values()) if np.isfinite(y).any())])
+        level(ax, floor, f"coverage {floor:.0%}", va="top")
+    lowest = min(1.0, *(np.nanmin(y, initial=1.0) for _, y in drawn))
+    ends = [x[np.isfinite(y)].max(initial=x[0]) for _, y in drawn]
     ax.set_ylim(max(min(lowest, floor or 1) - 0.05, -0.02), 1.01)
-    ends = [x[np.isfinite(y)].max(initial=x[0]) for y in map(np.asarray, curves.values())]
     ax.set_xlim(max(x[0], min(ends) - 0.25) - 0.01, max(ends) + 0.02)  # before that little happens
-    percent(ax, "xy", 0)
+    ax.set(ylabel="coverage: share answered", title=title)
+    ratio_axis(ax, 0)
+    percent(ax, "y", 0)
     ax.legend(loc="lower left")
-    return tell(picture, f"Largest certified coverage against pruning ratio. {'; '.join(notes)}.")
+    return tell(picture, "Largest certified coverage against pruning ratio.", notes)
 
 
-@_styled
+@styled
 def certified_regions(
-    regions: Mapping[str, ArrayLike], coverage: ArrayLike, ratios: ArrayLike, thresholds: ArrayLike, *, title: str = ""
+    regions: ByName, coverage: ArrayLike, ratios: ArrayLike, thresholds: ArrayLike, *, title: str = ""
 ) -> Picture:
     """Certified pairs (m, t), filled, by procedure: a panel each; the dotted outline is that of the first one.
 
     >>> certified_regions({"rows": [[True, False]]}, [[0.5, 1.0]], [0.8], [0.9, 0.0]).alt
     'Certified pairs by procedure. rows: 1 of 2 pairs certified, ratios up to 0.8, coverage up to 50.0%.'
     """
-    share, notes = np.asarray(coverage, dtype=float), []
-    k = len(regions)
+    share, notes, k = np.asarray(coverage, dtype=float), [], len(regions)
     across = 2 if k > 1 else 1
     down = -(-k // across)
-    picture = Picture(figsize=(7, min(0.8 + 1.6 * down, 4)), layout="constrained")
-    axes = np.atleast_1d(picture.subplots(down, across, sharex=True, sharey=True)).ravel()
+    picture, axes = blank(7, min(0.8 + 1.6 * down, 4), down, across, sharex=True, sharey=True)
     first = np.asarray(next(iter(regions.values())), dtype=bool)
     for ax, (name, region) in zip(axes, regions.items(), strict=False):
         mask = np.asarray(region, dtype=bool)
         ax.imshow(mask.T, cmap=ListedColormap(["white", "#7FB5D8"]), vmin=0, vmax=1, **_GRID)
         _outline(ax, first, color="black", linewidth=1, linestyle=":")
-        index_axis(ax, "x", ratios, 6)
-        index_axis(ax, "y", thresholds, 4)
+        _index_axis(ax, "x", ratios, 6)
+        _index_axis(ax, "y", thresholds, 4)
         ax.grid(False)
-        found = _found_pairs(mask, share, ratios)
-        best = (
-            f"{mask.sum():,} pairs, up to {np.asarray(ratios)[mask.any(axis=1)].max():g}" if mask.any() else "nothing"
-        )
-        ax.set_title(f"{name}: {best}", fontsize=10)
-        notes.append(f"{name}: {found}")
+        most = np.asarray(ratios)[mask.any(axis=1)].max(initial=0)
+        ax.set_title(f"{name}: {f'{mask.sum():,} pairs, up to {most:g}' if mask.any() else 'nothing'}", fontsize=10)
+        notes.append(f"{name}: {_found_pairs(mask, share, ratios)}")
     for ax in axes[k:]:
         ax.set_axis_off()
     picture.supxlabel("pruning ratio", fontsize=10)
     picture.supylabel("threshold", fontsize=10)
-    picture.suptitle(title, fontsize=11, x=0.01, ha="left")
-    return tell(picture, f"Certified pairs by procedure. {'; '.join(notes)}.")
+    heading(picture, title)
+    return tell(picture, "Certified pairs by procedure.", notes)
 
 
-@_styled
+@styled
+def mean_ratios(sizes: ArrayLike, results: ByName, *, xlabel: str, title: str = "") -> Picture:
+    """Mean certified ratio by name over repetitions (k, trials), against `sizes` (k,); NaN, nothing, counts as 0.
+
+    >>> mean_ratios([50, 100], {"rows": [[np.nan, np.nan], [0.8, np.nan]]}, xlabel="digits n").alt
+    'Mean certified ratio, nothing certified counted as 0. rows: 0.000 at n = 50, 0.400 at n = 100.'
+    """
+    x, unit, notes = np.asarray(sizes, dtype=float), xlabel.split()[-1], []
+    means = {name: np.nan_to_num(np.asarray(ratios, dtype=float)).mean(axis=1) for name, ratios in results.items()}
+    picture, (ax,) = blank(7, 3.4)
+    for name, y in lines(ax, x, means, MARKS, markersize=6):
+        told = (f"{value:.3f} at {unit} = {size:g}" for size, value in zip(x, y, strict=True))
+        notes.append(f"{name}: {', '.join(told)}")
+    ax.set(ylim=(-0.03, 1), ylabel="mean certified ratio (none: 0)", title=title)
+    size_axis(ax, x, xlabel, ",.0f")
+    percent(ax, "y")
+    ax.legend(loc="lower right")
+    return tell(picture, "Mean certified ratio, nothing certified counted as 0.", notes)
+
+
+@styled
 def rescue(result: Any, means: ArrayLike, *, start: float = 0.0, title: str = "") -> Picture:
     """Mean losses of networks that answer everything, `means` (m,), and of certified ones that may abstain.
 
@@ -214,22 +216,20 @@ def rescue(result: Any, means: ArrayLike, *, start: float = 0.0, title: str = ""
     widest = np.where(result.rejected, result.coverage, -1).argmax(axis=1)
     answers = np.where(np.isfinite(share), result.risk[np.arange(len(x)), widest], np.nan)
     shown, alpha = x >= start, result.alpha
-    picture = Picture(figsize=(7, 4), layout="constrained")
-    top, bottom = picture.subplots(2, 1, sharex=True)
-    for y, colour, face, mark, label in (
-        (whole, COLOURS[1], "white", "s", "answers everything"),
-        (answers, BLUE, BLUE, "o", "may abstain: certified"),
+    picture, (top, bottom) = blank(7, 4, 2, sharex=True)
+    for ax, y, colour, face, mark, label in (
+        (top, whole, COLOURS[1], "white", "s", "answers everything"),
+        (top, answers, BLUE, BLUE, "o", "may abstain: certified"),
+        (bottom, share, BLUE, BLUE, "o", ""),
     ):
-        top.plot(x[shown], y[shown], mark, color=colour, markerfacecolor=face, markersize=4, label=label)
-    bottom.plot(x[shown], share[shown], "o", color=BLUE, markersize=4)
-    top.axhline(alpha, color=GREY, linestyle="--", linewidth=1.2)
-    spot: dict[str, Any] = {"ha": "right", "va": "bottom", "color": GREY, "fontsize": 9}
-    top.annotate(f"alpha = {alpha:.3g}", (0.99, alpha), xycoords=("axes fraction", "data"), **spot)
+        ax.plot(x[shown], y[shown], mark, color=colour, markerfacecolor=face, markersize=4, label=label)
+    level(top, alpha, f"alpha = {alpha:.3g}", at=0.99, ha="right")
     top.set(ylabel="errors / answers", ylim=(0, min(5 * alpha, 1.02)), title=title)
     top.legend(loc="upper left", fontsize=9)
-    bottom.set(ylabel="coverage", ylim=(0, 1.04), xlabel="pruning ratio (weights set to zero)")
+    bottom.set(ylabel="coverage", ylim=(0, 1.04))
+    ratio_axis(bottom, 0)
     percent(top, "y")
-    percent(bottom, "xy", 0)
+    percent(bottom, "y", 0)
     found = np.isfinite(share)
     told = f"certified at {found.sum()} of {len(x)} ratios"
     if found.any():
@@ -242,27 +242,20 @@ def rescue(result: Any, means: ArrayLike, *, start: float = 0.0, title: str = ""
     )
 
 
-@_styled
+@styled
 def selective_splits(result: Any) -> Picture:
     """Chosen ratio and coverage (left) and the true selective risk (right) over repeated calibrations.
 
     Bars beyond alpha are hatched; risks beyond 2 alpha are counted in the last bar.
     """
-    picture = Picture(figsize=(7, 3.4), layout="constrained")
-    left, right = picture.subplots(1, 2)
+    picture, (left, right) = blank(7, 3.4, 1, 2)
     found = np.isfinite(result.ratio)
-    edges, beyond = result.alpha * np.arange(21) / 10, result.risk > result.alpha + pvalues.ROUNDING
-    spots(left, result.ratio[found], result.coverage[found])
-    for part, low, look in (
-        (found & ~beyond, 0, {"color": BLUE, "edgecolor": BLUE}),
-        (beyond, 1.001, {"color": "#F6D5C0", "edgecolor": COLOURS[1], "hatch": "////"}),
-    ):
-        shown = np.clip(result.risk[part], low * result.alpha, (low + 0.998) * result.alpha)
-        right.hist(shown, bins=edges, weights=np.full(len(shown), 1 / len(found)), **look)
-    _limit(right, result.alpha, f"alpha = {result.alpha:.3g}", axis="x")
+    _spots(left, result.ratio[found], result.coverage[found])
+    risk_bars(right, result.risk, result.risk > result.alpha + pvalues.ROUNDING, result.alpha)
+    level(right, result.alpha, f"alpha = {result.alpha:.3g}", axis="x")
     left.set(xlabel="chosen pruning ratio (area: how often)", ylabel="true coverage there")
     left.set_title(f"nothing certified: {result.abstained:.1%}", fontsize=10)
-    right.set(xlabel="true selective risk of the chosen pair", ylabel="share of splits", xlim=(0, edges[-1]))
+    right.set(xlabel="true selective risk of the chosen pair", ylabel="share of splits")
     broken = "beyond alpha" if result.floor is None else "alpha or floor broken"
     right.set_title(f"{broken}: {result.broken:.1%}, promised {result.delta:.0%}", fontsize=10)
     left.xaxis.set_major_locator(MaxNLocator(4, steps=[1, 2, 5, 10]))
@@ -279,36 +272,29 @@ def selective_splits(result: Any) -> Picture:
     )
 
 
-@_styled
-def by_class(
-    panels: Mapping[str, ArrayLike], names: Sequence[str], *, overall: Mapping[str, float], title: str = ""
-) -> Picture:
+@styled
+def by_class(panels: ByName, names: Sequence[str], *, overall: Mapping[str, float], title: str = "") -> Picture:
     """A share (k,) for each class, one panel of bars a quantity, with the share over all classes as a line.
 
     >>> by_class({"declined": [0.1, 0.3]}, ["0", "1"], overall={"declined": 0.2}).alt
     'By class. declined: 10.0% (0) to 30.0% (1), 20.0% over all.'
     """
-    picture = Picture(figsize=(7, 3), layout="constrained")
-    axes = np.atleast_1d(picture.subplots(1, len(panels)))
+    picture, axes = blank(7, 3, 1, len(panels))
     notes = []
     for ax, (name, values) in zip(axes, panels.items(), strict=True):
         y = np.asarray(values, dtype=float)
         ax.bar(range(len(y)), y, color=BLUE)
-        ax.axhline(overall[name], color=GREY, linestyle="--", linewidth=1.2)
+        level(ax, overall[name])
         ax.set_xticks(range(len(y)), names)
         ax.set_title(f"{name}; all: {overall[name]:.1%} (dashed)", fontsize=10)
         ax.set_xlabel("class")
         ax.grid(False, axis="x")
         percent(ax, "y")
         low, high = int(np.nanargmin(y)), int(np.nanargmax(y))
-        notes.append(
-            f"{name}: {y[low]:.1%} ({names[low]}) to {y[high]:.1%} ({names[high]}), {overall[name]:.1%} over all"
-        )
-    picture.suptitle(title, fontsize=11, x=0.01, ha="left")
-    return tell(picture, f"By class. {'; '.join(notes)}.")
-
-
-# Helpers of lesson 06
+        ends = f"{y[low]:.1%} ({names[low]}) to {y[high]:.1%} ({names[high]})"
+        notes.append(f"{name}: {ends}, {overall[name]:.1%} over all")
+    heading(picture, title)
+    return tell(picture, "By class.", notes)
 
 
 def _pairs(ax: Axes, p: np.ndarray, mask: np.ndarray, share: np.ndarray, delta: float) -> None:
@@ -337,13 +323,39 @@ def _reach(ax: Axes, mask: np.ndarray, share: np.ndarray, floor: float | None) -
     if not some.all():
         ax.plot(x[~some], np.full((~some).sum(), -0.05), "|", color=COLOURS[1], markersize=7, label="nothing certified")
     if floor is not None:
-        ax.axhline(floor, color=GREY, linestyle="--", linewidth=1.2)
-        ax.annotate(
-            f"floor {floor:g}", (1.005, floor), xycoords=("axes fraction", "data"), va="center", color=GREY, fontsize=9
-        )
+        level(ax, floor, f"floor {floor:g}", at=1.005, va="center")
     ax.set(ylim=(-0.1, 1.05), ylabel="coverage", yticks=[0, 0.5, 1])
     percent(ax, "y")
     ax.legend(loc="lower left", bbox_to_anchor=(0, 0.08), fontsize=9)
+
+
+def _ring(ax: Axes, x: float, y: float) -> None:
+    """A mark through which the marked is seen."""
+    for width, colour in ((3.5, "white"), (1.5, "black")):
+        ax.plot(x, y, "o", markersize=11, zorder=4, mfc="none", markeredgecolor=colour, markeredgewidth=width)
+
+
+def _colour_bar(ax: Axes) -> None:
+    ax.imshow(np.linspace(-6, 0, 64)[:, None], cmap=PALE_BLUES, aspect="auto", origin="lower", extent=(0, 1, -6, 0))
+    ax.set(xticks=[], yticks=[-6, -4, -2, 0], yticklabels=["1e-6", "1e-4", "0.01", "1"])
+    ax.yaxis.tick_right()
+    ax.grid(False)
+    ax.set_title("p", fontsize=9)
+
+
+def _index_axis(ax: Axes, which: str, values: ArrayLike, ticks: int) -> None:
+    """Labels for an axis of positions in a grid: its values at about so many of them, evenly spaced."""
+    grid = np.asarray(values, dtype=float)
+    step = next(size for size in (1, 2, 5, 10, 20, 50, len(grid)) if size * (ticks + 1) >= len(grid))
+    at = np.arange(0, len(grid), step)
+    (ax.set_xticks if which == "x" else ax.set_yticks)(at, [f"{grid[i]:.3g}" for i in at])
+
+
+def _spots(ax: Axes, x: np.ndarray, y: np.ndarray) -> None:
+    """Points whose area is the number of times that a place, in steps of 0.01, occurs."""
+    places, counts = np.unique(np.round(np.column_stack([x, y]), 2), axis=0, return_counts=True)
+    size = 400 * counts / max(counts.sum(), 1) + 4
+    ax.scatter(places[:, 0], places[:, 1], s=size, color=BLUE, alpha=0.7, linewidth=0)
 
 
 def _found_pairs(mask: np.ndarray, share: np.ndarray, ratios: ArrayLike) -> str:

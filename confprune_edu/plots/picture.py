@@ -1,11 +1,15 @@
-"""The style of every figure, and its alternative text."""
+"""What all figures share: colours, line styles, the `Picture` with its alternative text, and recurring parts.
+
+A figure is a function under `@styled` that starts with `blank` and ends with `tell`. Everything else here draws or
+labels one part of a figure: `lines`, `filled` points, a `level`, an axis.
+"""
 
 import base64
 import functools
 import html
 import io
 import threading
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import matplotlib as mpl
@@ -18,14 +22,29 @@ from numpy.typing import ArrayLike
 from PIL import Image
 from scipy.special import betaincinv
 
+ByName = Mapping[str, ArrayLike]  # arrays, each under the name that the legend gives it
+
 # Okabe and Ito (2008), dark enough on white, told apart in grey by the line styles that go with them.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#000000", "#56B4E9", "#7F7F7F")
 
 LINES = ("-", "--", "-.", ":", (0, (5, 1)), (0, (3, 1, 1, 1)), (0, (1, 1)), (0, (8, 2)))
 
+MARKS = "osD^v<>p"
+
 BLUE, GREY = COLOURS[0], "#666666"
 
-SMALLEST, P_LABEL = 1e-6, "p-value (at least 1e-6)"  # smaller ones are drawn there
+SMALLEST = 1e-6  # smaller p-values are drawn there
+
+METHOD_STYLE: dict[str, tuple[str, Any]] = {  # one colour and one line for each p-value, in every figure
+    "hoeffding": (COLOURS[0], "--"),
+    "bentkus": (COLOURS[3], "-."),
+    "hoeffding_bentkus": (COLOURS[7], ":"),
+    "prw": (COLOURS[2], (0, (5, 1))),
+    "tight": (COLOURS[5], "-"),
+    "betting": (COLOURS[4], (0, (3, 1, 1, 1))),
+    "clt": (COLOURS[1], (0, (1, 1))),
+    "binomial": (COLOURS[6], (0, (8, 2))),
+}
 
 STYLE: dict[Any, Any] = {
     "font.size": 10,
@@ -70,68 +89,123 @@ class Picture(Figure):
         return {"text/html": image, "image/png": data, "text/plain": self.alt}
 
 
-def _styled(draw: Callable[..., Picture]) -> Callable[..., Picture]:
+def styled(draw: Callable[..., Picture]) -> Callable[..., Picture]:
+    """Draw in the style of the course, in one thread at a time; the settings of matplotlib are left as they were."""
+
     @functools.wraps(draw)
-    def styled(*args: Any, **kwargs: Any) -> Picture:
+    def in_style(*args: Any, **kwargs: Any) -> Picture:
         with ONE_AT_A_TIME, mpl.rc_context(STYLE):
             return draw(*args, **kwargs)
 
-    return styled
+    return in_style
 
 
-def _picture(width: float, height: float) -> tuple[Picture, Axes]:
-    picture = Picture(figsize=(width, height), layout="constrained")
-    return picture, picture.subplots()
+def blank(
+    width: float, height: float, rows: int = 1, columns: int = 1, *, margins: Any = None, **options: Any
+) -> tuple[Picture, np.ndarray]:
+    """An empty picture, in inches, and its axes in a flat array, row by row.
+
+    With `margins`, the keywords of a gridspec, nothing is laid out automatically: an explorer redraws in half the time,
+    and nothing moves.
+    """
+    picture = Picture(figsize=(width, height), layout=None if margins else "constrained")
+    axes = picture.subplots(rows, columns, squeeze=False, gridspec_kw=margins, **options)
+    return picture, axes.ravel()
 
 
-def tell(picture: Picture, alt: str) -> Picture:
-    picture.alt = alt
+def tell(picture: Picture, text: str, notes: Iterable[str] | None = None) -> Picture:
+    """The picture with its alternative text: `text`, and the notes, if any, as one more sentence."""
+    picture.alt = text if notes is None else f"{text} {'; '.join(notes)}."
     return picture
 
 
-def _limit(ax: Axes, value: float, label: str, *, axis: str) -> None:
-    """A dashed grey line at `value` with its name on it."""
+def capital(text: str) -> str:
+    return text[:1].upper() + text[1:]
+
+
+def heading(picture: Picture, title: str) -> None:
+    """A title above all panels."""
+    if title:
+        picture.suptitle(title, fontsize=11, x=0.01, ha="left")
+
+
+def looks(names: Iterable[str], marks: str = "") -> list[dict[str, Any]]:
+    """Colour, line, mark and label of each name: those of the p-value of that name, else the next ones of the cycle."""
+    found = []
+    for i, name in enumerate(names):
+        colour, line = METHOD_STYLE.get(name, (COLOURS[i % len(COLOURS)], LINES[i % len(LINES)]))
+        mark = marks[i % len(marks)] if marks else ""
+        found.append({"color": colour, "linestyle": line, "marker": mark, "label": name})
+    return found
+
+
+def lines(ax: Axes, x: ArrayLike, curves: ByName, marks: str = "", **options: Any) -> list[tuple[str, np.ndarray]]:
+    """Draw each curve in a look of its own; returns names and values."""
+    drawn = [(name, np.asarray(values, dtype=float)) for name, values in curves.items()]
+    for (_, y), look in zip(drawn, looks(curves, marks), strict=True):
+        ax.plot(x, y, **look, **options)
+    return drawn
+
+
+def filled(
+    ax: Axes,
+    x: np.ndarray,
+    y: np.ndarray,
+    mask: np.ndarray,
+    labels: Sequence[str] = ("certified", "not certified"),
+    size: float = 6,
+) -> None:
+    """Points, filled where the mask is True and hollow elsewhere."""
+    for part, face, label in zip((mask, ~mask), (BLUE, "white"), labels, strict=True):
+        ax.plot(x[part], y[part], "o", markersize=size, color=BLUE, markerfacecolor=face, label=label)
+
+
+def level(
+    ax: Axes, value: float, label: str = "", *, axis: str = "y", at: float | None = None, gap: float = 0, **text: Any
+) -> None:
+    """A dashed grey line at `value` of an axis, with its name `at` this part of its length, `gap` points to the right.
+
+    `text` overrides how the name is written.
+    """
+    look: dict[str, Any] = {"color": GREY, "fontsize": 9, "xytext": (gap, 0), "textcoords": "offset points"}
     if axis == "y":
         ax.axhline(value, color=GREY, linestyle="--", linewidth=1.2)
-        ax.annotate(label, (0.01, value), xycoords=("axes fraction", "data"), va="bottom", color=GREY, fontsize=9)
+        look |= {"xy": (0.01 if at is None else at, value), "xycoords": ("axes fraction", "data"), "va": "bottom"}
     else:
         ax.axvline(value, color=GREY, linestyle="--", linewidth=1.2)
-        ax.annotate(
-            label,
-            (value, 0.5),
-            xycoords=("data", "axes fraction"),
-            ha="right",
-            va="center",
-            rotation=90,
-            color=GREY,
-            fontsize=9,
-        )
+        look |= {"xy": (value, 0.5 if at is None else at), "xycoords": ("data", "axes fraction")}
+        look |= {"ha": "right", "va": "center", "rotation": 90}
+    if label:
+        ax.annotate(label, **(look | text))
 
 
 def percent(ax: Axes, which: str, decimals: int | None = None) -> None:
+    """Per cent on the axes named in `which`, "x", "y" or both."""
     for name in which:
         axis = ax.xaxis if name == "x" else ax.yaxis
         axis.set_major_formatter(PercentFormatter(xmax=1, decimals=decimals))
 
 
-# Lesson 02
-
-METHOD_STYLE: dict[str, tuple[str, Any]] = {  # one colour and one line for each p-value, in every figure
-    "hoeffding": (COLOURS[0], "--"),
-    "bentkus": (COLOURS[3], "-."),
-    "hoeffding_bentkus": (COLOURS[7], ":"),
-    "prw": (COLOURS[2], (0, (5, 1))),
-    "tight": (COLOURS[5], "-"),
-    "betting": (COLOURS[4], (0, (3, 1, 1, 1))),
-    "clt": (COLOURS[1], (0, (1, 1))),
-    "binomial": (COLOURS[6], (0, (8, 2))),
-}
+def ratio_axis(ax: Axes, decimals: int | None = None) -> None:
+    ax.set_xlabel("pruning ratio (weights set to zero)")
+    percent(ax, "x", decimals)
 
 
-def method_styles(names: Iterable[str]) -> list[tuple[str, Any]]:
-    """Colour and line by name: those of the method, or the next of the cycle for any other name."""
-    cycle = zip(COLOURS, LINES, strict=True)
-    return [METHOD_STYLE.get(name, cycled) for name, cycled in zip(names, cycle, strict=False)]
+def p_value_axis(ax: Axes) -> None:
+    ax.set(ylabel="p-value (at least 1e-6)", yscale="log")
+
+
+def size_axis(ax: Axes, sizes: np.ndarray, xlabel: str, form: str = "g") -> None:
+    """Ticks at the sizes themselves, and nowhere else."""
+    ax.set_xlabel(xlabel)
+    ax.set_xticks(sizes, [format(size, form) for size in sizes])
+    ax.minorticks_off()
+
+
+def plain_log(ax: Axes, ticks: Sequence[float]) -> None:
+    """Fixed decimal labels on the logarithmic y axis: drawn in half the time of powers of ten found by a locator."""
+    ax.minorticks_off()
+    ax.set_yticks(ticks, [f"{tick:g}" for tick in ticks])
 
 
 def rate_with_bars(errors: np.ndarray, trials: int) -> tuple[np.ndarray, np.ndarray]:
@@ -142,26 +216,14 @@ def rate_with_bars(errors: np.ndarray, trials: int) -> tuple[np.ndarray, np.ndar
     return rate, np.array([rate - low, high - rate])
 
 
-def plain_log(ax: Axes, ticks: Sequence[float]) -> None:
-    """Fixed decimal labels on the logarithmic y axis: drawn in half the time of powers of ten found by a locator."""
-    ax.minorticks_off()
-    ax.set_yticks(ticks, [f"{tick:g}" for tick in ticks])
+def risk_bars(ax: Axes, risk: np.ndarray, beyond: np.ndarray, alpha: float) -> None:
+    """The law of a risk, (trials,): bars `beyond` alpha are hatched, risks above 2 alpha go into the last bar.
 
-
-UNDER: dict[str, Any] = {"va": "top", "color": GREY, "fontsize": 9}  # a name under a line
-
-
-def index_axis(ax: Axes, which: str, values: ArrayLike, ticks: int = 8) -> None:
-    """Labels for an axis of positions in a grid: its values at about so many of them, evenly spaced."""
-    grid = np.asarray(values, dtype=float)
-    step = next(size for size in (1, 2, 5, 10, 20, 50, len(grid)) if size * (ticks + 1) >= len(grid))
-    at = np.arange(0, len(grid), step)
-    (ax.set_xticks if which == "x" else ax.set_yticks)(at, [f"{grid[i]:.3g}" for i in at])
-
-
-def spots(ax: Axes, x: np.ndarray, y: np.ndarray) -> None:
-    """Points whose area is the number of times that a place, in steps of 0.01, occurs."""
-    places, counts = np.unique(np.round(np.column_stack([x, y]), 2), axis=0, return_counts=True)
-    ax.scatter(
-        places[:, 0], places[:, 1], s=400 * counts / max(counts.sum(), 1) + 4, color=BLUE, alpha=0.7, linewidth=0
-    )
+    Heights are shares of all trials; NaN, nothing certified, is in no bar.
+    """
+    within, edges = np.isfinite(risk) & ~beyond, [alpha * k / 10 for k in range(21)]
+    for part, low, face, edge, hatch in ((within, 0, BLUE, BLUE, None), (beyond, 1.001, "#F6D5C0", COLOURS[1], "////")):
+        shown = np.clip(risk[part], low * alpha, (low + 0.998) * alpha)
+        share = np.full(len(shown), 1 / len(risk))
+        ax.hist(shown, bins=edges, weights=share, color=face, edgecolor=edge, hatch=hatch)
+    ax.set_xlim(0, 2 * alpha)

@@ -9,6 +9,7 @@ from scipy.stats import binom, norm, poisson
 from confprune_edu import exercises, plots, pvalues, widgets
 from confprune_edu.exercises import lesson_02 as checkers
 from confprune_edu.plots import lesson_02
+from confprune_edu.plots.picture import SMALLEST
 from confprune_edu.pvalues import betting, clt, hoeffding, tight
 
 # --- exercises ---
@@ -188,14 +189,14 @@ def test_the_explorer_draws_the_p_values_of_losses_with_exactly_this_mean(varian
     lines = {line.get_label(): line.get_data() for line in picture.axes[0].lines}
     means = np.linspace(0, 0.12, 61)
     for name in ("hoeffding", "prw", "tight"):
-        expected = np.maximum(pvalues.FROM_SUM[name](100 * means, 100, 0.1), plots.SMALLEST)
+        expected = np.maximum(pvalues.FROM_SUM[name](100 * means, 100, 0.1), SMALLEST)
         np.testing.assert_allclose(lines[name][1], expected, rtol=1e-6)
     assert ("binomial" in lines) == (variance == 1)
 
 
 def test_the_losses_of_the_explorer_have_the_mean_and_the_variance_that_it_says():
     means = np.arange(0, 13) / 100
-    coins = lesson_02._coins(means, 100, seed=0)
+    coins = lesson_02.coins(means, 100, seed=0)
     np.testing.assert_allclose(coins.mean(axis=0), means, atol=1e-15)
     np.testing.assert_allclose(coins.var(axis=0), means * (1 - means), atol=1e-15)
     assert set(np.unique(np.round(coins, 12))) == {0, 1}

@@ -175,7 +175,7 @@ def test_no_scenario_has_one_winner_for_all():
 def test_budget_is_never_created_and_open_hypotheses_never_lose_any():
     for procedure, scenario in ALL:
         p = 0.1 * np.array(plots.BUDGET_SCENARIOS[scenario])
-        states = lesson_03._flow(p, 0.1, *plots.BUDGET_PROCEDURES[procedure])
+        states = lesson_03.budget_states(p, 0.1, *plots.BUDGET_PROCEDURES[procedure])
         for (w, _, _), (after, arrows, gone) in pairwise(states):
             assert after.sum() <= 1 + 1e-12 and (after[~gone] >= w[~gone]).all()
             assert (arrows.sum(axis=1) <= 1 + 1e-12).all() and not arrows[gone].any() and not arrows[:, gone].any()

@@ -253,10 +253,10 @@ def test_certified_against_counts_nothing_as_none():
     assert picture.alt == "Median certified ratio. a: none at n 10, 0.6 at n 20."
 
 
-def test_certificate_keeps_its_axes():
+def test_the_tested_grid_keeps_its_axes():
     ratios, rising = np.arange(10) / 10, np.linspace(0, 0.2, 10)
     for p in (np.linspace(0, 1, 10), np.ones(10)):
-        picture = plots.certificate(ratios, rising, rising, p, p <= 0.1, alpha=0.05, delta=0.1, n=50)
+        picture = plots.tested_grid(ratios, rising, rising, p, p <= 0.1, alpha=0.05, delta=0.1, n=50)
         assert [ax.get_xlim() for ax in picture.axes] == [(-0.02, 1.02)] * 2
     assert picture.alt == "n = 50, alpha = 0.05, delta = 0.1: nothing certified."
 

@@ -8,6 +8,7 @@ from scipy.special import bdtr
 
 from confprune_edu import exercises, plots, selective, widgets
 from confprune_edu.calibration import calibrate_losses
+from confprune_edu.plots.picture import BLUE
 from confprune_edu.pvalues import binomial
 from confprune_edu.validation import ErrorRate, SelectiveSplits
 
@@ -275,7 +276,7 @@ def test_the_outline_surrounds_exactly_the_certified_cells(mask):
 def test_the_reach_is_filled_where_a_threshold_is_certified():
     top = plots.selective(P, P <= 0.05, COVERAGE, **GRID, floor=0.6).axes[0]
     certified, without, floor = top.lines
-    assert certified.get_xydata().tolist() == [[0, 0.9], [1, 0.5]] and certified.get_markerfacecolor() == plots.BLUE
+    assert certified.get_xydata().tolist() == [[0, 0.9], [1, 0.5]] and certified.get_markerfacecolor() == BLUE
     assert without.get_xdata().tolist() == [2] and without.get_ydata().max() < 0  # below the axis: no coverage of 0
     assert set(floor.get_ydata()) == {0.6}
 
