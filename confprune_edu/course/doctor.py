@@ -1,6 +1,7 @@
 """Is this machine ready for the course? `confprune doctor` answers in ten seconds.
 
-Each check returns what it found, or raises `Unfit`: what is wrong, and what to do about it.
+Each check returns what it found, or raises `Unfit`: what is wrong, and what to do about it. Packages are imported where
+a check needs them: on a machine that lacks one, the first check says so.
 """
 
 import os
@@ -15,19 +16,13 @@ from contextlib import closing
 from importlib import metadata
 from pathlib import Path
 
-import nbformat
-from jupyter_client.kernelspec import KernelSpecManager
-from jupyter_client.manager import start_new_kernel
-from jupyter_core.paths import jupyter_runtime_dir
-from jupyter_core.utils import ensure_event_loop
-from packaging.requirements import Requirement
-from packaging.specifiers import SpecifierSet
-
 from confprune_edu import memory
-from confprune_edu.course.notebooks import WIDTH, notebooks_folder
+from confprune_edu.course.notebooks import LESSONS, WIDTH, notebooks_folder
 from confprune_edu.course.runner import Outcome, run_notebook
 
 NEEDED = 1200.0  # MB; no lesson takes more
+PATIENCE = 60  # seconds for a kernel to start, to answer, to run a cell: a busy machine takes its time
+REINSTALL = "mend what this line names, else: python -m pip install -e ."
 NEW_KERNEL = "jupyter kernelspec remove -y python3; python -m ipykernel install --sys-prefix"
 LESSON = """\
 from confprune_edu import models, widgets
@@ -45,6 +40,9 @@ class Unfit(Exception):
 
 def versions() -> str:
     """Python, and the packages that confprune_edu requires, in versions that it can use."""
+    from packaging.requirements import Requirement
+    from packaging.specifiers import SpecifierSet
+
     try:
         about = metadata.metadata("confprune_edu")
     except metadata.PackageNotFoundError as error:
@@ -76,7 +74,8 @@ def free_memory() -> str:
     if left is None:
         return f"not known here; the largest lesson takes up to {NEEDED / 1000:.1f} GB"
     if left < NEEDED:
-        advice = "close other programs and the kernels of other notebooks; lessons that need no torch take less"
+        light = ", ".join(lesson.name[:2] for lesson in LESSONS if not lesson.torch)
+        advice = f"close other programs and the kernels of other notebooks; lessons {light} need no torch and take less"
         raise Unfit(f"{left / 1000:.1f} GB left, the largest lesson takes up to {NEEDED / 1000:.1f} GB", advice)
     return f"{left / 1000:.1f} GB left"
 
@@ -89,43 +88,62 @@ def cores() -> str:
 
 def writing() -> str:
     """Notebooks can be saved, `confprune run` can leave its copies, kernels can be reached."""
+    from jupyter_core.paths import jupyter_runtime_dir
+
     folders = {
         "notebooks": (notebooks_folder(), "copy the notebooks to a folder of your own"),
-        "this folder": (Path.cwd(), "change to a folder of your own, or name one: confprune run --output-dir DIR"),
+        "this folder": (Path(), "change to a folder of your own, or name one: confprune run --output-dir DIR"),
         "Jupyter's files": (Path(jupyter_runtime_dir()), "name another: export JUPYTER_RUNTIME_DIR=DIR"),
     }
+    wrong, advices = [], []
     for name, (folder, advice) in folders.items():
         try:
             folder.mkdir(parents=True, exist_ok=True)
             tempfile.TemporaryFile(dir=folder).close()
         except OSError as error:
-            raise Unfit(f"{name}: nothing can be written to {folder} ({error.strerror})", advice) from error
+            wrong.append(f"{name}: nothing can be written to {folder} ({error.strerror})")
+            advices.append(advice)
+    if wrong:
+        raise Unfit("; ".join(wrong), "; ".join(advices))
     return ", ".join(folders)
 
 
 def kernel() -> str:
     """The kernel `python3` starts, and it is this Python."""
+    from jupyter_client.kernelspec import KernelSpecManager
+
     where = KernelSpecManager().find_kernel_specs().get("python3")
     if where is None:
         raise Unfit("there is no kernel named python3", "python -m ipykernel install --sys-prefix")
     try:
-        silent = {"extra_arguments": ["--IPKernelApp.log_level=CRITICAL"], "stderr": subprocess.DEVNULL}
-        manager, client = start_new_kernel(kernel_name="python3", startup_timeout=20, **silent)
+        prefix = prefix_of_kernel()
     except Exception as error:  # whatever a foreign kernel.json may lead to
         raise Unfit(f"the kernel in {where} does not start: {type(error).__name__}: {error}", NEW_KERNEL) from error
+    if prefix != repr(sys.prefix):
+        raise Unfit(f"the kernel in {where} belongs to another Python, {prefix}", NEW_KERNEL)
+    return f"python3 in {where} starts"
+
+
+def prefix_of_kernel() -> str:
+    """What the kernel `python3` answers when it is asked for its `sys.prefix`."""
+    from jupyter_client.manager import start_new_kernel
+
+    silent = {"extra_arguments": ["--IPKernelApp.log_level=CRITICAL"], "stderr": subprocess.DEVNULL}
+    manager, client = start_new_kernel(kernel_name="python3", startup_timeout=PATIENCE, **silent)
     try:
-        client.execute("", user_expressions={"prefix": "__import__('sys').prefix"}, silent=True)
-        answer = client.get_shell_msg(timeout=20)["content"]["user_expressions"]["prefix"]["data"]["text/plain"]
+        question = {"prefix": "__import__('sys').prefix"}
+        # with `reply`, the answer to this message: a slow kernel still owes others, to what was asked while it started
+        answer = client.execute("", user_expressions=question, silent=True, reply=True, timeout=PATIENCE)
+        return answer["content"]["user_expressions"]["prefix"]["data"]["text/plain"]
     finally:
         client.stop_channels()
         manager.shutdown_kernel(now=True)
-    if answer != repr(sys.prefix):
-        raise Unfit(f"the kernel in {where} belongs to another Python, {answer}", NEW_KERNEL)
-    return f"python3 in {where} starts"
 
 
 def notebook() -> str:
     """A notebook with torch and a figure executes."""
+    import nbformat
+
     with tempfile.TemporaryDirectory() as name:
         path, target = Path(name) / "lesson.ipynb", Path(name) / "executed"
         target.mkdir()
@@ -133,7 +151,7 @@ def notebook() -> str:
         with ThreadPoolExecutor(1) as pool:
             outcome = pool.submit(execute, path, target).result()
         if outcome.failure:
-            raise Unfit(" ".join(outcome.failure.split()), "mend what fails above, else: python -m pip install -e .")
+            raise Unfit(" ".join(outcome.failure.split()), REINSTALL)
         outputs = nbformat.read(target / path.name, as_version=4).cells[-1].outputs
         if not any("image/png" in output.get("data", {}) for output in outputs):
             raise Unfit(
@@ -144,8 +162,10 @@ def notebook() -> str:
 
 def execute(path: Path, target: Path) -> Outcome:
     """Run one notebook, in a thread of its own."""
+    from jupyter_core.utils import ensure_event_loop
+
     with closing(ensure_event_loop()):  # nbclient leaves the loop of this thread open
-        return run_notebook(path, target, {}, timeout=60, kernels={}, tick=lambda: None)
+        return run_notebook(path, target, {}, timeout=PATIENCE, kernels={}, tick=lambda: None)
 
 
 CHECKS: dict[str, Callable[[], str]] = {
@@ -163,10 +183,13 @@ def examine() -> int:
     failed = 0
     for name, check in CHECKS.items():
         try:
-            print(line("ok", name, check()))
-        except Unfit as unfit:
+            report = [line("ok", name, check())]
+        except Exception as error:  # also what no check foresaw, a torn package or a full disk: never a traceback
+            unforeseen = Unfit(f"{type(error).__name__}: {error}", REINSTALL)
+            unfit = error if isinstance(error, Unfit) else unforeseen
+            report = [line("FAIL", name, unfit.wrong), line("", "what to do:", unfit.advice)]
             failed += 1
-            print(line("FAIL", name, unfit.wrong), line("", "what to do:", unfit.advice), sep="\n")
+        print(*report, sep="\n")
     print(f"{failed} of {len(CHECKS)} checks failed" if failed else "This machine is ready.")
     return failed
 

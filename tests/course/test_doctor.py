@@ -2,11 +2,13 @@
 
 import json
 import re
+import subprocess
 import sys
 from importlib import metadata
 from pathlib import Path
 
 import pytest
+from jupyter_client.kernelspec import KernelSpecManager
 
 from confprune_edu import memory
 from confprune_edu.course import command, doctor
@@ -32,6 +34,31 @@ def test_a_failing_check_says_what_to_do_and_the_others_go_on(monkeypatch, capsy
     assert lines[0].startswith("FAIL  first         it is broken")
     assert lines[-3:] == ["      what to do:   mend it", "ok    second        fine", "1 of 2 checks failed"]
     assert max(map(len, lines)) <= 96
+
+
+@pytest.mark.parametrize("error", [OSError(28, "No space left on device"), KeyError("user_expressions"), ImportError()])
+def test_what_no_check_foresaw_is_a_line_too(monkeypatch, capsys, error):
+    def broken():
+        raise error
+
+    monkeypatch.setattr(doctor, "CHECKS", {"first": broken, "second": lambda: "fine"})
+    assert command.main(["doctor"]) == 1
+    printed = capsys.readouterr()
+    assert printed.out.startswith(f"FAIL  first         {type(error).__name__}: {error}".rstrip())
+    assert "what to do:   mend" in printed.out and "ok    second" in printed.out and printed.err == ""
+
+
+def test_the_doctor_comes_where_packages_are_missing():
+    absent = ["jupyter_client", "jupyter_core", "nbformat", "papermill", "packaging", "numpy", "torch"]
+    script = f"""
+import sys
+sys.modules.update(dict.fromkeys({absent}))
+from confprune_edu.course import main
+sys.exit(main(["doctor"]))"""
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+    assert done.returncode == 1 and done.stderr == ""
+    assert re.match("FAIL  versions .*packaging", done.stdout)
+    assert done.stdout.endswith(f"4 of {len(doctor.CHECKS)} checks failed\n")
 
 
 def unfit(check):
@@ -68,24 +95,41 @@ def test_memory(monkeypatch, left, enough):
         assert ("1.2 GB" in doctor.free_memory()) is True
     else:
         wrong, advice = unfit(doctor.free_memory)
-        assert wrong.startswith("1.2 GB left") and "close other programs" in advice
+        assert wrong.startswith("1.2 GB left") and "close other programs" in advice and "02, 03, 04" in advice
 
 
 def test_no_write_access(monkeypatch, tmp_path):
     """A folder below a file: nobody can write there, root neither."""
     closed = tmp_path / "file"
     closed.touch()
+    file = doctor.tempfile.TemporaryFile
+
+    def only_elsewhere(dir):
+        if dir == Path():
+            raise NotADirectoryError(20, "Not a directory")
+        return file(dir=dir)
+
     for name, patch in {
         "notebooks": lambda: monkeypatch.setattr(doctor, "notebooks_folder", lambda: closed / "notebooks"),
-        "this folder": lambda: monkeypatch.setattr(Path, "cwd", lambda: closed / "here"),
+        "this folder": lambda: monkeypatch.setattr(doctor.tempfile, "TemporaryFile", only_elsewhere),
         "Jupyter's files": lambda: monkeypatch.setenv("JUPYTER_RUNTIME_DIR", str(closed / "runtime")),
     }.items():
         with monkeypatch.context():
             patch()
             wrong, advice = unfit(doctor.writing)
         monkeypatch.undo()
-        assert wrong.startswith(f"{name}: nothing can be written to {closed}") and "Not a directory" in wrong
+        assert wrong.startswith(f"{name}: nothing can be written to ") and wrong.count("(Not a directory)") == 1
         assert advice
+
+
+def test_all_folders_that_cannot_be_written_are_named(monkeypatch, tmp_path):
+    closed = tmp_path / "file"
+    closed.touch()
+    monkeypatch.setattr(doctor, "notebooks_folder", lambda: closed / "notebooks")
+    monkeypatch.setenv("JUPYTER_RUNTIME_DIR", str(closed / "runtime"))
+    wrong, advice = unfit(doctor.writing)
+    assert f"{closed / 'notebooks'} (Not" in wrong and f"{closed / 'runtime'} (Not" in wrong
+    assert advice.count(";") == 1 and "copy the notebooks" in advice and "JUPYTER_RUNTIME_DIR" in advice
 
 
 @pytest.fixture
@@ -110,6 +154,19 @@ def test_a_kernel_whose_program_is_gone(kernels):
     assert "python -m ipykernel install" in advice
 
 
+def test_a_kernel_that_takes_its_time(kernels):
+    """It is asked again and again whether it is up, and answers all of it before the one question."""
+    slowly = "import time; time.sleep(3); from ipykernel import kernelapp; kernelapp.launch_new_instance()"
+    folder = kernels(sys.executable, "-c", slowly, "-f", "{connection_file}")
+    assert doctor.kernel() == f"python3 in {folder} starts"
+
+
+def test_a_kernel_that_never_answers(kernels, monkeypatch):
+    monkeypatch.setattr(doctor, "PATIENCE", 2)
+    kernels(sys.executable, "-c", "import time; time.sleep(60)", "{connection_file}")
+    assert "does not start: RuntimeError: Kernel didn't respond in 2 seconds" in unfit(doctor.kernel)[0]
+
+
 def test_a_kernel_that_ends_at_once(kernels):
     kernels(sys.executable, "-c", "raise SystemExit(3)", "{connection_file}")
     assert "does not start: RuntimeError: Kernel died" in unfit(doctor.kernel)[0]
@@ -126,7 +183,7 @@ def test_a_kernel_of_another_python(kernels):
 
 
 def test_no_kernel_at_all(monkeypatch):
-    monkeypatch.setattr(doctor.KernelSpecManager, "find_kernel_specs", lambda self: {"ir": "/somewhere"})
+    monkeypatch.setattr(KernelSpecManager, "find_kernel_specs", lambda self: {"ir": "/somewhere"})
     assert unfit(doctor.kernel)[0] == "there is no kernel named python3"
 
 

@@ -24,7 +24,7 @@ VIOLATIONS = {  # one a contract, but the first, which several of them break
 
 
 def lint(folder):
-    command = "import sys; from importlinter.cli import lint_imports_command as main; sys.path.insert(0, ''); main()"
+    command = "from importlinter.cli import lint_imports_command as main; main()"
     options = ["--no-cache", "--no-logo"]
     return subprocess.run([sys.executable, "-c", command, *options], cwd=folder, capture_output=True, text=True)
 
