@@ -17,7 +17,7 @@ if TYPE_CHECKING:  # torch is imported where a network is at hand: `calibrate_lo
     from confprune_edu import pruning
     from confprune_edu.losses import Loss
 
-from confprune_edu.certificates import Calibration, _largest, name_of, provenance_of, settings
+from confprune_edu.certificates import Calibration as Calibration, _largest, name_of, provenance_of, settings
 
 RATIOS = tuple(j / 100 for j in range(100))  # the default grid: 0, 1, ..., 99 per cent
 

@@ -15,7 +15,7 @@ CHECKSUMS = {
 }
 
 
-def read_asset(name):
+def read_asset(name: str) -> bytes:
     """The bytes of a shipped file, verified before anyone parses them.
 
     Parameters

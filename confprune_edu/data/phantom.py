@@ -4,6 +4,7 @@ A scene is a bent tube with folds and a polyp of melted balls. A ray for each pi
 at the tip of the scope lights it, and the video processor exposes, blurs, decorates and compresses the picture.
 """
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
@@ -57,7 +58,7 @@ BORDERS: dict[int, list[tuple]] = {
 }
 
 
-def phantom_polyps(n, *, seed, size=128, centres=None):
+def phantom_polyps(n: int, *, seed: int, size: int = 128, centres: Iterable[int] | None = None) -> PolypFrames:
     """Drawn frames that imitate colonoscopy, with exact masks, in the format of `data.polypgen`.
 
     Six centres differ as the real ones do: colour cast, contrast, blur, borders, size of the polyps, share of frames
@@ -91,7 +92,7 @@ def phantom_polyps(n, *, seed, size=128, centres=None):
     size = _checks.whole(size, "size", 32, 256)
     allowed = np.array(some_centres(CENTRES if centres is None else centres), dtype=np.int64)
     centre, number = np.resize(allowed, n), np.arange(n) // len(allowed)
-    video = number // [CENTRES[c].frames for c in centre]
+    video = number // np.array([CENTRES[c].frames for c in centre.tolist()])
     images, masks = np.empty((n, 3, size, size), F), np.empty((n, 1, size, size), bool)
     for c, v in sorted(set(zip(centre.tolist(), video.tolist(), strict=True))):
         scene = Video(np.random.default_rng([seed, c, v]), c)

@@ -4,6 +4,7 @@ import io
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
 from confprune_edu import _checks
 from confprune_edu.data.assets import read_asset
@@ -11,7 +12,7 @@ from confprune_edu.data.assets import read_asset
 MNIST_LOSSES = ("degradation", "error", "disagreement")
 
 
-def mnist_losses(loss="degradation"):
+def mnist_losses(loss: str = "degradation") -> tuple[NDArray[np.bool_], NDArray[np.float64]]:
     """Losses of the shipped network on the shipped digits, pruned by magnitude to 0, 1, ..., 99 per cent: a real table.
 
     Recorded once with `evaluation.loss_table`, so that calibration can be studied on real losses without torch.
@@ -77,7 +78,7 @@ class PolypLosses:
     names: tuple[str, ...]
 
 
-def polyp_losses(loss="one_minus_dice", family="magnitude"):
+def polyp_losses(loss: str = "one_minus_dice", family: str = "magnitude") -> PolypLosses:
     """Losses of the shipped UNet on real PolypGen frames, pruned to many ratios: the recorded experiment.
 
     Recorded once with `evaluation.loss_tables` on the videos that the UNet was not trained on, those of centre C6

@@ -1,8 +1,10 @@
 """The networks of the course, and their shipped weights."""
 
+from collections.abc import Sequence
+
 import safetensors.torch
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.nn.functional import interpolate, max_pool2d
 
 from confprune_edu import data
@@ -18,7 +20,7 @@ class UNet(nn.Module):
     torch.Size([2, 1, 32, 32])
     """
 
-    def __init__(self, widths=(16, 32, 64, 128, 192)):
+    def __init__(self, widths: Sequence[int] = (16, 32, 64, 128, 192)) -> None:
         super().__init__()
         *skipped, below = widths
         self.encoder = nn.ModuleList(map(_double_convolution, (3, *skipped), widths))
@@ -29,7 +31,7 @@ class UNet(nn.Module):
             below = out
         self.head = nn.Conv2d(below, 1, kernel_size=1)
 
-    def forward(self, frames):
+    def forward(self, frames: Tensor) -> Tensor:
         features = self.encoder[0](frames)
         skips = []
         for block in self.encoder[1:]:
@@ -41,7 +43,7 @@ class UNet(nn.Module):
         return self.head(features)
 
 
-def _double_convolution(inputs, outputs):
+def _double_convolution(inputs: int, outputs: int) -> nn.Sequential:
     return nn.Sequential(
         nn.Conv2d(inputs, outputs, 3, padding=1, bias=False),
         nn.BatchNorm2d(outputs),
@@ -61,18 +63,18 @@ class MLP(nn.Module):
     torch.Size([2, 10])
     """
 
-    def __init__(self):
+    def __init__(self) -> None:
         super().__init__()
         self.hidden1 = nn.Linear(784, 300)
         self.hidden2 = nn.Linear(300, 100)
         self.output = nn.Linear(100, 10)
 
-    def forward(self, images):
+    def forward(self, images: Tensor) -> Tensor:
         hidden = self.hidden1(images.flatten(1)).relu()
         return self.output(self.hidden2(hidden).relu())
 
 
-def load(name):
+def load(name: str) -> nn.Module:
     """A network of the course with its shipped weights, ready to be evaluated.
 
     Parameters
@@ -109,4 +111,5 @@ def load(name):
     return model.eval()
 
 
-NETWORKS = {"mnist-mlp": MLP, "polyp-unet": UNet}  # the weights of NAME are the asset NAME.safetensors
+# the weights of NAME are the asset NAME.safetensors
+NETWORKS: dict[str, type[nn.Module]] = {"mnist-mlp": MLP, "polyp-unet": UNet}

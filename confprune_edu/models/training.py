@@ -1,18 +1,22 @@
 """How the shipped networks were trained, and how good they are."""
 
 import hashlib
+from collections.abc import Callable
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
 from torch.nn.functional import binary_cross_entropy_with_logits, cross_entropy
 from torchvision.transforms import v2
 from torchvision.tv_tensors import Image, Mask
 
 from confprune_edu import losses
+from confprune_edu.data import PolypFrames
 from confprune_edu.models.networks import MLP, UNet
 
 
-def train_mnist_mlp(images, labels, *, seed=0, epochs=20):
+def train_mnist_mlp(images: Tensor, labels: Tensor, *, seed: int = 0, epochs: int = 20) -> MLP:
     """Train an `MLP` with Adam, cosine learning rate and weight decay, which keeps the weights small and so prunable.
 
     Parameters
@@ -42,7 +46,9 @@ def train_mnist_mlp(images, labels, *, seed=0, epochs=20):
     return model.eval()
 
 
-def train_polyp_unet(frames, *, seed=0, epochs=140, report=None):
+def train_polyp_unet(
+    frames: PolypFrames, *, seed: int = 0, epochs: int = 140, report: Callable[[int, nn.Module], object] | None = None
+) -> UNet:
     """Train a `UNet` on polyp frames: AdamW, one cycle, cross-entropy plus Dice, frames turned, scaled, recoloured.
 
     Parameters
@@ -82,7 +88,7 @@ def train_polyp_unet(frames, *, seed=0, epochs=140, report=None):
     return model.to(memory_format=torch.contiguous_format).eval()
 
 
-def _augmentation():
+def _augmentation() -> v2.Compose:
     """Any orientation, a little turn, zoom and shift, other light: what another video may look like."""
     return v2.Compose(
         [
@@ -96,14 +102,14 @@ def _augmentation():
     )
 
 
-def _mask_loss(logits, masks):
+def _mask_loss(logits: Tensor, masks: Tensor) -> Tensor:
     """Cross-entropy of the pixels plus 1 - Dice of each frame, so that small polyps and empty frames count as much."""
     inside = logits.sigmoid()
     both, either = (inside * masks).sum(dim=(1, 2, 3)), (inside + masks).sum(dim=(1, 2, 3))
     return binary_cross_entropy_with_logits(logits, masks) + (1 - (2 * both + 1) / (either + 1)).mean()
 
 
-def trained_on(frames):
+def trained_on(frames: PolypFrames) -> NDArray[np.bool_]:
     """Which frames belong to the videos that the shipped UNet learned from: about 60 % of those of centres C1 to C5.
 
     Calibrate and test on the others. A video's name alone decides (by a hash), so that the answer is the same whatever
@@ -121,7 +127,7 @@ def trained_on(frames):
     return (np.asarray(frames.centre) <= 5) & (np.array(draws) < 0.6)
 
 
-def quality(model, frames):
+def quality(model: Callable[[Tensor], Tensor], frames: PolypFrames) -> str:
     """Mean Dice and IoU of the frames by centre, as lines of text.
 
     Parameters
