@@ -1,7 +1,9 @@
 """What the README, the citation and the Binder environment say is what the package does."""
 
+import importlib
 import json
 import os
+import pkgutil
 import re
 import shutil
 import site
@@ -64,12 +66,11 @@ def test_local_links_lead_somewhere():
 
 
 def test_every_public_name_in_the_readme_exists():
-    import importlib
-
     for room, names in re.findall(r"`(\w+)`: ((?:`\w+`[^`|]*)+)", README):
         module = importlib.import_module(f"confprune_edu.{room}")
         assert [name for name in re.findall(r"`(\w+)`", names) if not hasattr(module, name)] == []
-    rooms = {path.stem for path in (ROOT / "confprune_edu").glob("*.py")}
+    rooms = {module.name for module in pkgutil.iter_modules(confprune_edu.__path__)}
+    assert {"pvalues", "selective"} <= rooms
     for room, name in re.findall(r"`(\w+)\.(\w+)`", README):
         if room in rooms:
             assert hasattr(importlib.import_module(f"confprune_edu.{room}"), name), f"{room}.{name}"
@@ -150,12 +151,24 @@ def test_the_launch_badges_name_the_repository_and_lead_to_each_notebook():
     names = sorted(path.name for path in (ROOT / "notebooks").glob("*.ipynb"))
     launch = f"https://mybinder.org/v2/gh/{repository}/HEAD?urlpath=lab/tree/notebooks/"
     assert sorted(links) == [launch + name for name in names]
-    for path in [*ROOT.glob("*.*"), *ROOT.glob("notebooks/*"), *ROOT.glob("binder/*"), *ROOT.glob("confprune_edu/*.*")]:
-        if path.is_file() and path.suffix not in (".npz", ".safetensors"):
+    patterns = ("*.*", "notebooks/*", "binder/*", "confprune_edu/**/*.*")
+    for path in [path for pattern in patterns for path in ROOT.glob(pattern)]:
+        if path.is_file() and path.suffix not in (".npz", ".safetensors", ".pyc"):
             others = re.findall(
                 r"https://(?:github\.com|mybinder\.org/v2/gh)/([\w.-]+/confprune_edu)\b", path.read_text()
             )
             assert set(others) <= {repository}, path
+
+
+def test_the_linters_of_the_hooks_are_those_of_the_tests():
+    (repository,) = yaml.safe_load((ROOT / ".pre-commit-config.yaml").read_text())["repos"]
+    assert repository["repo"] == "local"  # nothing is cloned
+    pinned = {pin for hook in repository["hooks"] for pin in hook.get("additional_dependencies", [])}
+    assert all("==" in pin for pin in pinned)
+    assert pinned <= set(PROJECT["optional-dependencies"]["test"])
+    programs = {hook["entry"].split()[0] for hook in repository["hooks"]}
+    assert programs == {"nbstripout", "ruff", "mypy", "lint-imports"}
+    assert programs - {"nbstripout"} <= set((ROOT / ".ci" / "run").read_text().split())
 
 
 def test_one_version_everywhere():
