@@ -6,7 +6,8 @@
     confprune html --out site
     confprune doctor
 
-Nothing imports this module. It imports papermill where notebooks are read, so that `confprune --help` answers at once.
+Nothing but `course` imports this module. It imports papermill where notebooks are read, so that `confprune --help`
+answers at once.
 """
 
 import argparse
@@ -15,120 +16,93 @@ import logging
 import os
 import subprocess
 import sys
+from argparse import Namespace
+from collections.abc import Sequence
 from pathlib import Path
 
 from confprune_edu import __version__
-from confprune_edu.course.notebooks import (
-    Refused,
-    assign,
-    choose,
-    course_notebooks,
-    listing,
-    make_output_dir,
-    notebooks_folder,
-    parameter_value,
-)
-from confprune_edu.course.runner import run_notebooks, side_by_side, summary
+from confprune_edu.course import notebooks, runner
+from confprune_edu.course.notebooks import Refused
 from confprune_edu.memory import available_mb
 
 
-def lab_command(folder, port=None, extra=()):
-    """The command line that opens JupyterLab on `folder`, on this machine only, its token left on.
-
-    >>> lab_command(Path("notebooks"), port=8890, extra=["--no-browser"])[1:]
-    ['-m', 'jupyterlab', '--ServerApp.root_dir=notebooks', '--ServerApp.ip=127.0.0.1', '--ServerApp.port=8890',
-     '--no-browser']
-    """
-    command = [sys.executable, "-m", "jupyterlab", f"--ServerApp.root_dir={folder}", "--ServerApp.ip=127.0.0.1"]
-    return command + ([] if port is None else [f"--ServerApp.port={port}"]) + list(extra)
-
-
-# The command line
-
-
-def list_command(arguments):
+def list_command(arguments: Namespace) -> int:
     """`confprune list`: print every notebook."""
-    print("\n".join(listing(path) for path in course_notebooks(notebooks_folder())))
+    print("\n".join(notebooks.listing(path) for path in notebooks.course_notebooks(notebooks.notebooks_folder())))
     return 0
 
 
-def run_command(arguments):
+def run_command(arguments: Namespace) -> int:
     """`confprune run`: refuse what cannot be done, run, print the table; 1 if a notebook failed."""
-    folder = notebooks_folder()
-    chosen = choose(arguments.names, course_notebooks(folder))
-    assigned = assign({name: parameter_value(text) for name, text in arguments.parameters}, chosen)
-    output_dir = make_output_dir(arguments.output_dir, folder)
+    folder = notebooks.notebooks_folder()
+    chosen = notebooks.choose(arguments.names, notebooks.course_notebooks(folder))
+    assigned = notebooks.assign({name: notebooks.parameter_value(text) for name, text in arguments.parameters}, chosen)
+    output_dir = notebooks.make_output_dir(arguments.output_dir, folder)
     logging.getLogger("papermill").setLevel(logging.CRITICAL)  # it reports failures a second time, across the bar
-    jobs = side_by_side(available_mb()) if arguments.jobs is None else arguments.jobs
-    outcomes = run_notebooks(assigned, output_dir, timeout=arguments.timeout, jobs=jobs)
-    print(summary(outcomes))
+    jobs = runner.side_by_side(available_mb()) if arguments.jobs is None else arguments.jobs
+    outcomes = runner.run_notebooks(assigned, output_dir, timeout=arguments.timeout, jobs=jobs)
+    print(runner.summary(outcomes))
     return int(any(outcome.failure for outcome in outcomes))
 
 
-def lab(arguments):
-    """`confprune lab`: become JupyterLab."""
-    return become(lab_command(notebooks_folder(), arguments.port, arguments.extra))
+def lab_command(arguments: Namespace) -> int:
+    """`confprune lab`: become JupyterLab on the notebooks, on this machine only, its token left on."""
+    options = [f"--ServerApp.root_dir={notebooks.notebooks_folder()}", "--ServerApp.ip=127.0.0.1"]
+    return become("jupyterlab", options, "--ServerApp.port", arguments)
 
 
-def become(command):
-    """Replace this process by `command`, so that Ctrl-C and signals reach it directly."""
+def app_command(arguments: Namespace) -> int:
+    """`confprune app`: become voila on one explorer, without code, on this machine only."""
+    if importlib.util.find_spec("voila") is None:
+        raise Refused('the dashboard needs voila: python -m pip install "voila>=0.5"')
+    options = [str(Path(__file__).resolve().parent / "app.ipynb"), "--Voila.ip=127.0.0.1"]
+    return become("voila", options, "--port", arguments)
+
+
+def become(module: str, options: Sequence[str], port: str, arguments: Namespace) -> int:
+    """Replace this process by `python -m module`, so that Ctrl-C and signals reach it directly."""
+    chosen = [] if arguments.port is None else [f"{port}={arguments.port}"]
+    command = [sys.executable, "-m", module, *options, *chosen, *arguments.extra]
     if sys.platform == "win32":  # exec on Windows splits paths at their spaces and gives the prompt back at once
         return subprocess.call(command)
     os.execv(command[0], command)
 
 
-def bench(arguments):
-    """`confprune bench`."""
+def bench_command(arguments: Namespace) -> int:
+    """`confprune bench`: measure, print the tables, draw them if asked for."""
     from confprune_edu.course import benchmark
 
-    chart = [] if arguments.chart is None else ["--chart", arguments.chart]
-    return benchmark.main(["--quick"] * arguments.quick + chart)
+    benchmark.measure(arguments.quick, arguments.chart)
+    return 0
 
 
-def doctor_command(arguments):
+def doctor_command(arguments: Namespace) -> int:
     """`confprune doctor`: 1 if this machine is not ready."""
     from confprune_edu.course import doctor
 
     return int(doctor.examine() > 0)
 
 
-def html_command(arguments):
+def html_command(arguments: Namespace) -> int:
     """`confprune html`: write the static site and say where it begins."""
     from confprune_edu.course import site
 
-    folder = arguments.source or notebooks_folder()
-    if not course_notebooks(folder):
+    folder = arguments.source or notebooks.notebooks_folder()
+    if not notebooks.course_notebooks(folder):
         raise Refused(f"no notebook found in {folder}")
-    index, *pages = site.build(folder, make_output_dir(arguments.out, folder))
+    index, *pages = site.build(folder, notebooks.make_output_dir(arguments.out, folder))
     print(f"{len(pages)} pages; the course begins at {index}")
     return 0
 
 
-def app_command(folder, port=None, extra=()):
-    """The command line that serves the calibration explorer alone, without code, on this machine only.
-
-    >>> app_command(Path("confprune_edu"), port=8866)[1:]
-    ['-m', 'voila', 'confprune_edu/app.ipynb', '--Voila.ip=127.0.0.1', '--port=8866']
-    """
-    command = [sys.executable, "-m", "voila", str(folder / "app.ipynb"), "--Voila.ip=127.0.0.1"]
-    return command + ([] if port is None else [f"--port={port}"]) + list(extra)
-
-
-def app(arguments):
-    """`confprune app`: become voila."""
-    if importlib.util.find_spec("voila") is None:
-        raise Refused('the dashboard needs voila: python -m pip install "voila>=0.5"')
-    return become(app_command(Path(__file__).resolve().parent, arguments.port, arguments.extra))
-
-
-def positive(text):
+def positive(text: str) -> int:
     """An int of at least 1, for argparse."""
     if int(text) < 1:
         raise ValueError
     return int(text)
 
 
-def build_parser():
+def build_parser() -> argparse.ArgumentParser:
     """The parser of the whole command line; each subcommand sets `command`, a function of the arguments."""
     parser = argparse.ArgumentParser(
         prog="confprune", description="The notebooks on confident pruning: list them, run them, open them."
@@ -146,10 +120,13 @@ def build_parser():
     add("--jobs", type=positive, metavar="N", help="notebooks run side by side (one a core, while memory allows)")
     add("--timeout", type=positive, default=600, metavar="S", help="seconds that one cell may take (%(default)s)")
     measured = commands.add_parser("bench", help="how fast a loss table is here, against the usual ways")
-    measured.set_defaults(command=bench)
+    measured.set_defaults(command=bench_command)
     measured.add_argument("--quick", action="store_true", help="small sizes, one round: does it work?")
-    measured.add_argument("--chart", metavar="FILE", help="PNG file to draw the tables into")
-    doors = {"lab": (lab, "open JupyterLab on the notebooks"), "app": (app, "one explorer as a web page, with voila")}
+    measured.add_argument("--chart", type=Path, metavar="FILE", help="PNG file to draw the tables into")
+    doors = {
+        "lab": (lab_command, "open JupyterLab on the notebooks"),
+        "app": (app_command, "one explorer as a web page, with voila"),
+    }
     for name, (command, what) in doors.items():
         opened = commands.add_parser(name, help=what)
         opened.set_defaults(command=command)
@@ -164,7 +141,7 @@ def build_parser():
     return parser
 
 
-def main(argv=None):
+def main(argv: Sequence[str] | None = None) -> int:
     """Run the `confprune` command.
 
     Returns

@@ -4,23 +4,19 @@ Each check returns what it found, or raises `Unfit`: what is wrong, and what to 
 a check needs them: on a machine that lacks one, the first check says so.
 """
 
-import os
 import platform
 import subprocess
 import sys
 import tempfile
 import textwrap
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing
 from importlib import metadata
 from pathlib import Path
 
 from confprune_edu import memory
+from confprune_edu.course import runner
 from confprune_edu.course.notebooks import LESSONS, WIDTH, notebooks_folder
-from confprune_edu.course.runner import Outcome, run_notebook
 
-NEEDED = 1200.0  # MB; no lesson takes more
 PATIENCE = 60  # seconds for a kernel to start, to answer, to run a cell: a busy machine takes its time
 REINSTALL = "mend what this line names, else: python -m pip install -e ."
 NEW_KERNEL = "jupyter kernelspec remove -y python3; python -m ipykernel install --sys-prefix"
@@ -70,20 +66,19 @@ def version(name: str) -> str | None:
 
 def free_memory() -> str:
     """As much memory as the largest lesson may take."""
-    left = memory.available_mb()
+    left, most = memory.available_mb(), f"the largest lesson takes up to {runner.NOTEBOOK_MB / 1000:.1f} GB"
     if left is None:
-        return f"not known here; the largest lesson takes up to {NEEDED / 1000:.1f} GB"
-    if left < NEEDED:
+        return f"not known here; {most}"
+    if left < runner.NOTEBOOK_MB:
         light = ", ".join(lesson.name[:2] for lesson in LESSONS if not lesson.torch)
         advice = f"close other programs and the kernels of other notebooks; lessons {light} need no torch and take less"
-        raise Unfit(f"{left / 1000:.1f} GB left, the largest lesson takes up to {NEEDED / 1000:.1f} GB", advice)
+        raise Unfit(f"{left / 1000:.1f} GB left, {most}", advice)
     return f"{left / 1000:.1f} GB left"
 
 
 def cores() -> str:
     """How many cores this process may use: one is enough."""
-    available = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return f"{available} (one is enough)"
+    return f"{runner.cores()} (one is enough)"
 
 
 def writing() -> str:
@@ -148,8 +143,7 @@ def notebook() -> str:
         path, target = Path(name) / "lesson.ipynb", Path(name) / "executed"
         target.mkdir()
         nbformat.write(nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(LESSON)]), path)
-        with ThreadPoolExecutor(1) as pool:
-            outcome = pool.submit(execute, path, target).result()
+        (outcome,) = runner.run_notebooks({path: {}}, target, timeout=PATIENCE)
         if outcome.failure:
             raise Unfit(" ".join(outcome.failure.split()), REINSTALL)
         outputs = nbformat.read(target / path.name, as_version=4).cells[-1].outputs
@@ -158,14 +152,6 @@ def notebook() -> str:
                 "the notebook ran, but stored no figure", "python -m pip install --upgrade ipykernel matplotlib"
             )
     return f"executed in {outcome.seconds:.1f} s"
-
-
-def execute(path: Path, target: Path) -> Outcome:
-    """Run one notebook, in a thread of its own."""
-    from jupyter_core.utils import ensure_event_loop
-
-    with closing(ensure_event_loop()):  # nbclient leaves the loop of this thread open
-        return run_notebook(path, target, {}, timeout=PATIENCE, kernels={}, tick=lambda: None)
 
 
 CHECKS: dict[str, Callable[[], str]] = {

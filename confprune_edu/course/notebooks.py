@@ -2,8 +2,12 @@
 
 import re
 import textwrap
+from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+if TYPE_CHECKING:
+    from nbformat import NotebookNode
 
 WIDTH = 96  # columns of everything that is printed
 
@@ -16,7 +20,7 @@ class Lesson(NamedTuple):
     torch: bool
 
 
-# The list of lessons. tests/course/test_lessons.py holds against it the notebooks, the tables of lesson 00 and of the
+# The list of lessons. tests/course/test_lessons.py compares with it the notebooks, the tables of lesson 00 and of the
 # README, and every link from one lesson to the next.
 LESSONS = (
     Lesson("00_start_here", "How many weights can a network lose, and how sure can we be?", torch=True),
@@ -36,10 +40,7 @@ class Refused(Exception):
     """The command line asks for something that cannot be done; the message says what, and what could be."""
 
 
-# The notebooks and their parameters
-
-
-def notebooks_folder():
+def notebooks_folder() -> Path:
     """The folder of the course's notebooks: inside an installed package, beside it in a checkout.
 
     Raises
@@ -55,12 +56,12 @@ def notebooks_folder():
     raise Refused(f"no notebook found in {folders[0]} or {folders[1]}: is the installation complete?")
 
 
-def course_notebooks(folder):
+def course_notebooks(folder: Path) -> list[Path]:
     """The paths `NN_slug.ipynb` of `folder` in the order of the course; a reader's own notebooks are left out."""
     return sorted(folder.glob("[0-9][0-9]_*.ipynb"))
 
 
-def choose(names, notebooks):
+def choose(names: Iterable[str], notebooks: list[Path]) -> list[Path]:
     """The notebooks that `names` stand for, each once, in the order of `names`; without names, all of them.
 
     Parameters
@@ -79,7 +80,7 @@ def choose(names, notebooks):
     >>> [path.stem for path in choose(["05_mnist", "04"], course)]
     ['05_mnist', '04_tests']
     """
-    chosen = []
+    chosen: list[Path] = []
     for name in names:
         stem = name.removesuffix(".ipynb")
         fits = [path for path in notebooks if path.stem.startswith(stem)]
@@ -91,7 +92,7 @@ def choose(names, notebooks):
     return list(dict.fromkeys(chosen or notebooks))
 
 
-def parameter_value(text):
+def parameter_value(text: str) -> Any:
     """The value of a parameter typed on the command line, as papermill reads it; lists and mappings are YAML.
 
     >>> [parameter_value(text) for text in ["0.05", "1e-3", "20", "True", "None", "tight", "[0.1, 0.2]"]]
@@ -109,7 +110,7 @@ def parameter_value(text):
         raise Refused(f"parameter value {text!r} is not valid YAML: {error}") from error
 
 
-def assign(parameters, notebooks):
+def assign(parameters: Mapping[str, Any], notebooks: Iterable[Path]) -> dict[Path, dict[str, Any]]:
     """Give each notebook those of the parameters that it has: a dict of path to dict.
 
     Raises
@@ -119,15 +120,15 @@ def assign(parameters, notebooks):
     """
     from papermill import inspect_notebook
 
-    known = {path: inspect_notebook(path) if parameters else {} for path in notebooks}
+    known = {path: set(inspect_notebook(path)) if parameters else set() for path in notebooks}
     everywhere = sorted({name for names in known.values() for name in names})
     for name in parameters:
         if name not in everywhere:
             raise Refused(f"no chosen notebook has a parameter {name!r}; they have: {', '.join(everywhere) or 'none'}")
-    return {path: {k: v for k, v in parameters.items() if k in known[path]} for path in notebooks}
+    return {path: {k: v for k, v in parameters.items() if k in names} for path, names in known.items()}
 
 
-def read_notebook(path):
+def read_notebook(path: Path) -> "NotebookNode":
     """The notebook at `path` in the current format.
 
     Raises
@@ -143,12 +144,12 @@ def read_notebook(path):
         raise Refused(f"{path} is not a notebook: {error}") from error
 
 
-def code_cells(notebook):
+def code_cells(notebook: "NotebookNode") -> "list[NotebookNode]":
     """The cells of `notebook` that hold code to run, in order."""
     return [cell for cell in notebook.cells if cell.cell_type == "code" and cell.source.strip()]
 
 
-def title_and_run_time(notebook):
+def title_and_run_time(notebook: "NotebookNode") -> tuple[str, str]:
     """The first heading of `notebook` and the run time that it states; an empty string for what is missing."""
     text = "\n".join(cell.source for cell in notebook.cells if cell.cell_type == "markdown")
     title = re.search(r"^#+ +(.+)$", text, re.MULTILINE)
@@ -156,7 +157,7 @@ def title_and_run_time(notebook):
     return title[1].strip() if title else "", run_time[1].split(". ")[0].strip(" .*") if run_time else ""
 
 
-def listing(path):
+def listing(path: Path) -> str:
     """The entry of one notebook in `confprune list`: name, title, run time, then a line for each parameter."""
     from papermill import inspect_notebook
 
@@ -171,7 +172,7 @@ def listing(path):
     return "\n".join(textwrap.fill(line, WIDTH, subsequent_indent=" " * 8) for line in lines)
 
 
-def make_output_dir(output_dir, folder):
+def make_output_dir(output_dir: Path, folder: Path) -> Path:
     """Make the folder for the executed copies, unless it is `folder`: the course's own notebooks are never changed."""
     try:
         output_dir.mkdir(parents=True, exist_ok=True)

@@ -5,24 +5,29 @@ import os
 import re
 import textwrap
 import time
-from concurrent.futures import ThreadPoolExecutor, wait
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import closing
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from confprune_edu.course.notebooks import WIDTH, Refused, code_cells, read_notebook
 
-NOTEBOOK_MB = 1200  # what a notebook may take
+if TYPE_CHECKING:
+    from nbformat import NotebookNode
 
+NOTEBOOK_MB = 1200  # what a notebook may take
 DIED = (  # a kernel that the system ends leaves no message
     "; mostly for want of memory: a lesson takes up to 1.2 GB, `confprune run --jobs 1` runs one at a time, and other "
     "kernels that are open take theirs"
 )
-
 WIDGET_STATE = "application/vnd.jupyter.widget-state+json"
-
 WIDGET_VIEW = "application/vnd.jupyter.widget-view+json"
+
+Kernels = dict[Path, Any]  # the kernel manager of each notebook
+Values = Mapping[str, Any]  # of parameters
 
 
 @dataclass(frozen=True)
@@ -53,7 +58,7 @@ class Outcome:
 # One kernel
 
 
-def kernel_environment():
+def kernel_environment() -> dict[str, str]:
     """The environment of a kernel: figures stay in the notebook, widgets are drawn once, as plain outputs.
 
     An MPLBACKEND set for scripts would make `plt.show()` store nothing. Live widgets make nbclient stall now and then
@@ -64,7 +69,7 @@ def kernel_environment():
     return {"OMP_NUM_THREADS": "1"} | kept | {"CONFPRUNE_STATIC": "1"}
 
 
-def peak_memory_mb(pid):
+def peak_memory_mb(pid: int | None) -> float | None:
     """The most memory that process `pid` has held resident so far, in MB; None where Linux's /proc does not tell."""
     try:
         status = Path(f"/proc/{pid}/status").read_text()
@@ -74,29 +79,29 @@ def peak_memory_mb(pid):
     return int(high_water[1]) * 1024 / 1e6 if high_water else None
 
 
-def kernel_manager_class(path, kernels):
-    """A kernel manager class for the notebook at `path`, to be handed to papermill.
+def kernel_manager_class(path: Path, kernels: Kernels) -> type:
+    """A class of kernel managers for papermill, for the notebook at `path`.
 
-    It gives the kernel its environment, registers itself as `kernels[path]` and, before the kernel ends, keeps the
-    peak memory as `peak_mb`.
+    A manager gives its kernel the environment, registers itself as `kernels[path]` and, before the kernel ends, keeps
+    the peak memory as `peak_mb`.
     """
     from jupyter_client.manager import AsyncKernelManager
 
     class CourseKernelManager(AsyncKernelManager):
         peak_mb: float | None = None
 
-        async def start_kernel(self, **options):  # type: ignore[override]
+        async def start_kernel(self, **options: Any) -> None:  # type: ignore[override]
             kernels[path] = self
             await super().start_kernel(**options, env=kernel_environment())
 
-        async def shutdown_kernel(self, now=False, restart=False):  # type: ignore[override]
+        async def shutdown_kernel(self, now: bool = False, restart: bool = False) -> None:  # type: ignore[override]
             self.peak_mb = peak_memory_mb(getattr(self.provisioner, "pid", None))
             await super().shutdown_kernel(now=now, restart=restart)
 
     return CourseKernelManager
 
 
-def kill(kernels):
+def kill(kernels: Kernels) -> None:
     """End the processes of all `kernels` at once; those that have ended are left alone."""
     for manager in list(kernels.values()):
         if manager.provisioner is not None:
@@ -106,7 +111,9 @@ def kill(kernels):
 # One notebook
 
 
-def run_notebook(path, output_dir, parameters, *, timeout, kernels, tick):
+def run_notebook(
+    path: Path, output_dir: Path, parameters: Values, *, timeout: int, kernels: Kernels, tick: Callable[[], object]
+) -> Outcome:
     """Run the notebook at `path` in its own folder and leave the executed copy in `output_dir`.
 
     Parameters
@@ -128,12 +135,26 @@ def run_notebook(path, output_dir, parameters, *, timeout, kernels, tick):
     -------
     Outcome; a notebook that fails is an outcome too, not an exception.
     """
+    import papermill
+
     target = output_dir.resolve() / path.name
     target.unlink(missing_ok=True)  # what is read below must be this run's
+    settings: dict[str, Any] = {
+        "kernel_name": "python3",
+        "language": "python",
+        "progress_bar": False,
+        "execution_timeout": timeout,
+        "kernel_manager_class": kernel_manager_class(path, kernels),
+        # papermill's own `cwd` changes the directory of the whole process, which threads share
+        "resources": {"metadata": {"path": str(path.resolve().parent)}},
+        # the kernel's own log would cross the bar: unencrypted TCP on this machine, the interrupt before its end
+        "extra_arguments": ["--IPKernelApp.log_level=CRITICAL"],
+        "on_cell_executed": lambda **_: tick(),
+    }
     error = None
     start = time.perf_counter()
     try:
-        execute(path.resolve(), target, parameters, timeout, kernel_manager_class(path, kernels), tick)
+        papermill.execute_notebook(path.resolve(), target, parameters, **settings)
         executed = read_notebook(target)
     except Exception as raised:
         error, executed = raised, partial_copy(target)
@@ -142,41 +163,22 @@ def run_notebook(path, output_dir, parameters, *, timeout, kernels, tick):
         name=path.stem,
         seconds=seconds,
         peak_mb=getattr(kernels.get(path), "peak_mb", None),
-        headline=headline(executed) if executed else "",
+        headline=headline(executed),
         failure=cell_failure(executed, error) if error else widget_failure(executed),
     )
 
 
-def execute(path, target, parameters, timeout, manager_class, tick):
-    """Have papermill run `path` into `target`, both absolute, with settings that hold for every notebook."""
-    import papermill
+def partial_copy(target: Path) -> "NotebookNode":
+    """The executed copy of a run that failed; without cells where there is none, or where a full disk cut it off."""
+    from nbformat.v4 import new_notebook
 
-    papermill.execute_notebook(
-        path,
-        target,
-        parameters,
-        kernel_name="python3",
-        language="python",
-        progress_bar=False,
-        execution_timeout=timeout,
-        kernel_manager_class=manager_class,
-        # papermill's own `cwd` changes the directory of the whole process, which threads share
-        resources={"metadata": {"path": str(path.parent)}},
-        # the kernel's own log would cross the bar: unencrypted TCP on this machine, the interrupt before its end
-        extra_arguments=["--IPKernelApp.log_level=CRITICAL"],
-        on_cell_executed=lambda **_: tick(),
-    )
-
-
-def partial_copy(target):
-    """The executed copy of a run that failed; None without one, or where it was cut off, as on a full disk."""
     try:
-        return read_notebook(target) if target.exists() else None
+        return read_notebook(target) if target.exists() else new_notebook()
     except Refused:
-        return None
+        return new_notebook()
 
 
-def headline(executed):
+def headline(executed: "NotebookNode") -> str:
     """The text of the last output of the last cell tagged `headline`, on one line; empty if there is none."""
     tagged = [cell for cell in code_cells(executed) if "headline" in cell.metadata.get("tags", [])]
     if not tagged or not tagged[-1].outputs:
@@ -185,23 +187,21 @@ def headline(executed):
     return " ".join(output.get("text", output.get("data", {}).get("text/plain", "")).split())
 
 
-def cell_failure(executed, error):
+def cell_failure(executed: "NotebookNode", error: Exception) -> str:
     """Describe the exception that ended a run: an error in a cell, a time-out, a dead kernel.
 
     The cell is the one that holds an error, else the last that was started.
     """
-    if hasattr(error, "ename"):
-        message = f"{error.ename}: {error.evalue}"
-    else:
-        message = f"{type(error).__name__}: {str(error).partition(chr(10))[0]}"
-        message += DIED if type(error).__name__ == "DeadKernelError" else ""
-    cells = code_cells(executed) if executed else []
+    first_line = str(error).partition("\n")[0]
+    message = f"{getattr(error, 'ename', type(error).__name__)}: {getattr(error, 'evalue', first_line)}"
+    message += DIED if type(error).__name__ == "DeadKernelError" else ""
+    cells = code_cells(executed)
     raised = [cell for cell in cells if any(output.output_type == "error" for output in cell.outputs)]
     started = [cell for cell in cells if cell.metadata.get("papermill", {}).get("start_time")]
     return failure_text(message, executed, *(raised[:1] or started[-1:]))
 
 
-def widget_failure(executed):
+def widget_failure(executed: "NotebookNode") -> str:
     """Describe the first error of a widget's callback, which neither nbclient nor papermill reports; empty if none."""
     models = executed.metadata.get("widgets", {}).get(WIDGET_STATE, {}).get("state", {})
     for name, model in models.items():
@@ -213,7 +213,7 @@ def widget_failure(executed):
     return ""
 
 
-def displayed_models(cell, models):
+def displayed_models(cell: "NotebookNode", models: Mapping[str, Any]) -> list[Any]:
     """The names of the widget models that the outputs of `cell` show, with all that they contain."""
     names = [output.get("data", {}).get(WIDGET_VIEW, {}).get("model_id") for output in cell.outputs]
     for name in names:  # grows as containers are opened
@@ -222,7 +222,7 @@ def displayed_models(cell, models):
     return names
 
 
-def failure_text(message, executed, cell=None):
+def failure_text(message: str, executed: "NotebookNode", cell: "NotebookNode | None" = None) -> str:
     """The lines to print about a failure: error, number of the cell in the executed copy, source of the cell."""
     lines = textwrap.wrap(textwrap.shorten(message, 3 * WIDTH), WIDTH - 2)
     if cell is not None:
@@ -235,7 +235,9 @@ def failure_text(message, executed, cell=None):
 # All of them
 
 
-def run_notebooks(assigned, output_dir, *, timeout=600, jobs=1):
+def run_notebooks(
+    assigned: Mapping[Path, Values], output_dir: Path, *, timeout: int = 600, jobs: int = 1
+) -> list[Outcome]:
     """Execute notebooks, `jobs` at a time, under one progress bar.
 
     Parameters
@@ -255,11 +257,11 @@ def run_notebooks(assigned, output_dir, *, timeout=600, jobs=1):
     """
     from jupyter_core.utils import ensure_event_loop
 
-    kernels: dict = {}
-    started: list = []
-    executed: list = []
+    kernels: Kernels = {}
+    started: list[Path] = []
+    executed: list[Path] = []
 
-    def run(path):
+    def run(path: Path) -> Outcome:
         started.append(path)
         with closing(ensure_event_loop()):  # nbclient leaves the loop of this thread open
             tick = partial(executed.append, path)
@@ -276,7 +278,9 @@ def run_notebooks(assigned, output_dir, *, timeout=600, jobs=1):
     return [future.result() for future in futures]
 
 
-def show_progress(futures, started, executed, cells):
+def show_progress(
+    futures: Sequence[Future[Outcome]], started: Sequence[Path], executed: Sequence[Path], cells: int
+) -> None:
     """Draw one bar until all `futures` are done: `executed` has an entry for each of the `cells` that was run.
 
     Only this thread draws. An interrupted tqdm keeps its lock, on which other threads, its monitor too, would wait.
@@ -291,7 +295,7 @@ def show_progress(futures, started, executed, cells):
         bar.n = len(executed)
 
 
-def stop(futures, kernels):
+def stop(futures: Sequence[Future[Outcome]], kernels: Kernels) -> None:
     """Begin no other notebook and end the kernels of those that run; return when all is quiet."""
     for future in futures:
         future.cancel()
@@ -299,7 +303,7 @@ def stop(futures, kernels):
         kill(kernels)  # again and again: a kernel may be starting just now
 
 
-def summary(outcomes):
+def summary(outcomes: Sequence[Outcome]) -> str:
     """The table of a run, then the failures, as text.
 
     >>> print(summary([Outcome("05_mnist", 12.34, 410.2, "certified: 62 % of the weights", "")]))
@@ -320,12 +324,12 @@ def summary(outcomes):
     return "\n".join(lines)
 
 
-def cores():
+def cores() -> int:
     """How many cores this process may use: a job's share where the system gives it one, else the machine's."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def side_by_side(free_mb):
+def side_by_side(free_mb: float | None) -> int:
     """How many notebooks to run at once: one a core, while each may take the most that a notebook takes; at least one.
 
     `free_mb` is the memory that is left; None, where that is not known, gives one.

@@ -17,7 +17,6 @@ from confprune_edu.course.notebooks import Refused, code_cells, course_notebooks
 
 INDEX = """<!DOCTYPE html>
 <html lang="en">
-<head>
 <meta charset="utf-8">
 <meta name="viewport" content="width=device-width, initial-scale=1">
 <title>Confident pruning: the course</title>
@@ -26,17 +25,11 @@ body {{ font-family: sans-serif; line-height: 1.6; max-width: 45em; margin: 2em 
 ul {{ list-style: none; padding: 0; }}
 li {{ margin-bottom: 1em; }}
 </style>
-</head>
-<body>
 <h1>Confident pruning</h1>
 <p>How many weights of a trained network may be set to zero, with a guarantee?</p>
-<ul>
-{entries}
-</ul>
+<ul>{entries}</ul>
 <p>The pages can be read offline, with formulas as LaTeX source: MathJax, which typesets them, and reveal.js, which
 turns the slides, come from the network.</p>
-</body>
-</html>
 """
 ENTRY = '<li><a href="{name}.html">{title}</a><br>{run_time}<a href="{name}.slides.html">slides of {name}</a></li>'
 

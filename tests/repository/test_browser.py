@@ -11,6 +11,7 @@ import re
 import secrets
 import shutil
 import subprocess
+import sys
 import time
 import urllib.parse
 from pathlib import Path
@@ -19,8 +20,6 @@ import nbformat
 import pytest
 from nbformat.v4 import new_code_cell, new_notebook
 from playwright.sync_api import sync_playwright
-
-from confprune_edu.course import command
 
 ROOT = Path(__file__).parents[2]
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
@@ -54,6 +53,12 @@ MADE_UP = {"fails": FAILS, "slow": SLOW}
 
 # One server, one browser, one page a test
 
+LAB = """\
+import pathlib, sys
+from confprune_edu.course import command, notebooks
+notebooks.notebooks_folder = lambda: pathlib.Path("notebooks").resolve()
+command.main(["lab", "--port", "0", "--", *sys.argv[1:]])"""
+
 
 @pytest.fixture(scope="module")
 def lab(tmp_path_factory):
@@ -74,7 +79,7 @@ def lab(tmp_path_factory):
     environment = {name: value for name, value in os.environ.items() if name not in ("MPLBACKEND", "CONFPRUNE_STATIC")}
     extra = ["--no-browser", "--allow-root", "--LabApp.expose_app_in_browser=True"]
     with open(root / "server.log", "wb") as log:
-        line = command.lab_command(root / "notebooks", 0, extra)
+        line = [sys.executable, "-c", LAB, *extra]
         server = subprocess.Popen(line, env=environment | own, cwd=root, stdout=log, stderr=log)
     try:
         yield address(root, server), token
