@@ -6,24 +6,17 @@ A notebook holds a stub that raises NotImplementedError and then calls the check
     exercises.binomial_p_value(my_function)
 
 A checker answers with one quiet line while the stub is untouched, with "correct", or with an AssertionError that names
-the smallest failing input and the misconception behind it. `hint(name)` and `solution(name)` help along.
+the smallest failing input and the misconception behind it; in a notebook the verdict is a card. `hint(name)` and
+`solution(name)` help along.
 """
 
-from confprune_edu.exercises.checker import (
-    EXERCISES as EXERCISES,
-    Case as Case,
-    exercise as exercise,
-    hint as hint,
-    solution as solution,
-)
+from confprune_edu.exercises.checker import EXERCISES as EXERCISES, hint as hint, solution as solution
 from confprune_edu.exercises.lesson_00 import (
-    FLAW_CASES as FLAW_CASES,
     RECORD as RECORD,
     certificate_flaws as certificate_flaws,
     digits_needed as digits_needed,
 )
 from confprune_edu.exercises.lesson_01 import (
-    MASK_CASES as MASK_CASES,
     csr_break_even as csr_break_even,
     global_mask as global_mask,
     loop_amounts as loop_amounts,
@@ -35,34 +28,22 @@ from confprune_edu.exercises.lesson_02 import (
     tight_p_value as tight_p_value,
 )
 from confprune_edu.exercises.lesson_03 import (
-    ADJUSTED_CASES as ADJUSTED_CASES,
-    BEST_CASES as BEST_CASES,
-    GRAPH_CASES as GRAPH_CASES,
     adjusted_p_values as adjusted_p_values,
     best_of_many as best_of_many,
     graph_step as graph_step,
 )
 from confprune_edu.exercises.lesson_04 import (
-    RATIO_CASES as RATIO_CASES,
-    SEQUENCE_CASES as SEQUENCE_CASES,
-    STARTS_CASES as STARTS_CASES,
     certified_ratio as certified_ratio,
     fixed_sequence as fixed_sequence,
     multi_start as multi_start,
     two_way as two_way,
 )
 from confprune_edu.exercises.lesson_06 import (
-    BEST_PAIR_CASES as BEST_PAIR_CASES,
-    PAIR_CASES as PAIR_CASES,
-    ROWS_CASES as ROWS_CASES,
     best_pair as best_pair,
     certified_rows as certified_rows,
     selective_p_value as selective_p_value,
 )
 from confprune_edu.exercises.lesson_07 import (
-    HOSPITAL_CASES as HOSPITAL_CASES,
-    OVERLAP_CASES as OVERLAP_CASES,
-    VIDEO_CASES as VIDEO_CASES,
     every_hospital as every_hospital,
     mask_loss as mask_loss,
     video_means as video_means,

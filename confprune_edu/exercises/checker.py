@@ -1,139 +1,231 @@
-"""How an exercise is checked, and its hint and solution told."""
+"""One checker for all exercises: a reference that anyone can read, and a table of cases, easiest first.
+
+`@exercise()` makes a checker of a reference, the slow and obvious function that is also shown as the solution:
+`name(answer)` then compares the reader's function with it. What counts as equal goes by what the reference returns: a
+number, a bool mask, an array, a set, several of them, or None. Hints and cases stand in a table beside the lesson's
+module, lesson_NN.toml: in each case the arguments, and what a wrong answer has got wrong.
+"""
 
 import functools
 import inspect
-import math
 import textwrap
-from collections.abc import Callable, Mapping
-from typing import Any
+import tomllib
+import traceback
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
 
 import numpy as np
 
-EXERCISES: dict[str, tuple[str, Callable[..., Any]]] = {}  # name -> (hint, reference solution)
+from confprune_edu.exercises.verdict import Fault, tell
+
+Answer = Callable[..., Any]
+
+
+class Exercise(NamedTuple):
+    """All that a checker knows; see `exercise`."""
+
+    hint: str
+    solution: Answer
+    cases: list[tuple[list[Any], str]]  # arguments as in the table, and the misconception
+    mistakes: Mapping[str, Answer]
+    parts: Sequence[str]
+    given: Answer
+    judge: Callable[[Answer], Fault | None]
+
+    def outcomes(self, answer: Answer) -> list[Any]:
+        """What an answer returns, case by case."""
+        return [outcome(answer, self.given(*args)) for args, _ in self.cases]
+
+
+class Trouble(str):
+    """What happened in place of an answer."""
+
+
+class Difference(NamedTuple):
+    """How an answer differs from the right one; `form` if it is of another type or shape."""
+
+    found: str
+    form: bool = False
+
+
+EXERCISES: dict[str, Exercise] = {}
+
+
+@functools.cache
+def _table(module: str) -> dict[str, Any]:
+    return tomllib.loads(Path(module).with_suffix(".toml").read_text(encoding="utf-8"))
+
+
+def arrays(*args: Any) -> list[Any]:
+    """Arguments of a case in which lists have become arrays."""
+    return [np.array(value) if isinstance(value, list) else value for value in args]
 
 
 def exercise(
-    hint: str, solution: Callable[..., Any], none_is_an_answer: bool = False
-) -> Callable[[Callable[..., None]], Callable[..., None]]:
-    """Make a checker of a function that asserts: register hint and solution, report what came of it."""
+    mistakes: Mapping[str, Answer] | None = None,
+    parts: Sequence[str] = (),
+    given: Answer = arrays,
+    judge: Callable[[Answer], Fault | None] = lambda answer: None,
+) -> Callable[[Answer], Callable[[Answer], None]]:
+    """Make a checker of a reference solution, with its hint and its cases from the table of the lesson.
 
-    def register(check: Callable[..., None]) -> Callable[..., None]:
-        EXERCISES[check.__name__] = (hint, solution)
+    Parameters
+    ----------
+    mistakes : mapping from a misconception to a function that has it
+        An answer that agrees with this function on every case is told this misconception, not that of the case.
+    parts : sequence of str
+        Names of the parts of the answer, if it has several; all that it may hold, if it is a set.
+    given : callable
+        Makes arguments of what the table says, anew for each call.
+    judge : callable, answer -> Fault or None
+        What else must hold, after the cases.
 
-        @functools.wraps(check)
-        def checker(answer: Callable[..., Any]) -> None:
+    Returns
+    -------
+    decorator; the decorated reference becomes `checker(answer)`, which raises an AssertionError if the answer is wrong.
+    """
+
+    def register(reference: Answer) -> Callable[[Answer], None]:
+        name = reference.__name__
+        entry = _table(reference.__code__.co_filename)[name]
+        cases = [(args, why) for *args, why in entry["cases"]]
+        task = EXERCISES[name] = Exercise(entry["hint"], reference, cases, mistakes or {}, parts, given, judge)
+
+        def checker(answer: Answer) -> None:
             try:
-                check(answer if none_is_an_answer else _returning(answer))
+                fault = _first_fault(answer, task) or judge(answer)
             except NotImplementedError:
-                print(f"{check.__name__}: not attempted yet")
+                tell(name, task.hint, "not attempted yet")
             else:
-                print(f"{check.__name__}: correct")
+                tell(name, task.hint, "not right yet" if fault else "correct", fault)
 
+        checker.__name__ = checker.__qualname__ = name
+        checker.__doc__ = f"Check `answer{inspect.signature(reference)}`. {reference.__doc__}"
         return checker
 
     return register
 
 
-def _returning(answer: Callable[..., Any]) -> Callable[..., Any]:
-    @functools.wraps(answer)
-    def checked(*args: Any, **kwargs: Any) -> Any:
-        got = answer(*args, **kwargs)
-        assert got is not None, "got None: is there a return at the end?"
-        return got
-
-    return checked
-
-
 def hint(name: str) -> None:
     """Print a hint for the exercise `name`."""
-    print(textwrap.fill(_known(name)[0], 96))
+    print(textwrap.fill(_known(name).hint, 96))
 
 
 def solution(name: str) -> None:
     """Print the source of a solution of the exercise `name`; it needs numpy as np and math."""
-    answer = _known(name)[1]
-    print(inspect.getsource(answer).replace(f"def {answer.__name__}(", f"def {name}("))
+    source = inspect.getsource(_known(name).solution)
+    print(source[source.index("\ndef ") + 1 :])
 
 
-def _known(name: str) -> tuple[str, Callable[..., Any]]:
+def _known(name: str) -> Exercise:
     if name not in EXERCISES:
         raise ValueError(f"name must be one of {', '.join(EXERCISES)}; got {name!r}")
     return EXERCISES[name]
 
 
-def near(given: Any, right: Any) -> bool:
-    """Do two arrays have one shape and, up to rounding, the same finite numbers?"""
+def _first_fault(answer: Answer, task: Exercise) -> Fault | None:
+    for args, why in task.cases:
+        got = outcome(answer, task.given(*args))
+        if difference := _difference(got, outcome(task.solution, task.given(*args)), task.parts):
+            names = inspect.signature(task.solution).parameters
+            given = ", ".join(f"{name} = {shown(value)}" for name, value in zip(names, args, strict=True))
+            if difference.form and (args, why) == task.cases[0]:  # later, the form was right before
+                why = (task.solution.__doc__ or "").rstrip(".")
+            known = None if isinstance(got, Trouble) else _known_mistake(answer, task)
+            return Fault(given, difference.found, known or why)
+    return None
+
+
+def _known_mistake(answer: Answer, task: Exercise) -> str | None:
+    """What is known of an answer that is wrong in this way on all cases."""
+    gots = task.outcomes(answer)
+    if all(got is None for got in gots):
+        return "the function returns None: is there a return at the end?"
+    for text, wrong in task.mistakes.items():
+        pairs = zip(gots, task.outcomes(wrong), strict=True)
+        if all(isinstance(got, Trouble) or isinstance(bad, Trouble) or not _difference(got, bad) for got, bad in pairs):
+            return text
+    return None
+
+
+def outcome(answer: Answer, args: Sequence[Any]) -> Any:
+    """What an answer returns; the `Trouble`, if it raises an error."""
     try:
-        array = np.asarray(given, dtype=float)
-    except (TypeError, ValueError):
-        return False
-    return array.shape == np.shape(right) and bool(np.allclose(array, right, rtol=1e-9, atol=1e-12))
-
-
-def shown(values: Any) -> str:
-    """Numbers as a short list; anything else as it is."""
-    try:
-        return str(np.round(np.asarray(values, dtype=float), 4).tolist())
-    except (TypeError, ValueError):
-        return repr(values)
-
-
-# Lesson 02
-
-Case = tuple[float, ...]
-
-
-def compare(
-    answer: Callable[..., Any],
-    right: Callable[..., float],
-    names: str,
-    cases: Mapping[Case, str],
-    mistakes: Mapping[str, Callable[..., float]],
-) -> None:
-    """Assert that `answer` equals `right` on every case; name the mistake that gives the same numbers, if one does."""
-    for case, case_hint in cases.items():
-        got, want = _number(answer, case), right(*case)
-        if not _same(got, want):
-            known = (
-                text for text, wrong in mistakes.items() if all(_same(_number(answer, c), wrong(*c)) for c in cases)
-            )
-            given = ", ".join(f"{name} = {value}" for name, value in zip(names.split(), case, strict=True))
-            raise AssertionError(f"{given}: want {want:.6g}, got {got} ({next(known, case_hint)})")
-
-
-def _number(answer: Callable[..., Any], case: Case) -> float | str:
-    """The answer as a float, whatever its type; as words, if it is no number."""
-    try:
-        value = answer(*case)
         with np.errstate(all="ignore"):
-            return float(np.asarray(value, dtype=float).item()) if value is not None else "nothing: is there a return?"
+            return _plain(answer(*args))
     except NotImplementedError:
         raise
     except Exception as error:
-        return f"{type(error).__name__}: {error}"
+        calls = [call for call in traceback.extract_tb(error.__traceback__) if call.filename != __file__]
+        own = [call for call in calls if call.filename == calls[0].filename]  # the reader's code, not what it called
+        where = f" in line {own[-1].lineno}: {own[-1].line}" if own else ""
+        return Trouble(f"{type(error).__name__}: {error}{where}")
 
 
-def _same(got: float | str, want: float | str) -> bool:
-    if isinstance(got, str) or isinstance(want, str):
-        return got == want
-    return bool(np.isclose(got, want, rtol=1e-6, atol=1e-12, equal_nan=True))
+def _plain(value: Any) -> Any:
+    """An answer with its generators made lists."""
+    return [_plain(item) for item in value] if isinstance(value, Iterator | list | tuple) else value
 
 
-def binomial_solution(errors, n, alpha):
-    # every outcome with at most `errors` errors, each with its probability under risk alpha
-    return sum(math.comb(n, k) * alpha**k * (1 - alpha) ** (n - k) for k in range(errors + 1))
+def _difference(got: Any, want: Any, parts: Sequence[str] = ()) -> Difference | None:
+    """How an answer differs from the right one, None if it does not; what counts as equal goes by the right one."""
+    if isinstance(got, Trouble):
+        return Difference(got)
+    if got is None or want is None:
+        return None if got is want else _wanted(want, got)
+    if isinstance(want, set):
+        return _set_difference(got, want, parts)
+    if not isinstance(want, list):
+        return _array_difference(got, want)
+    if not (isinstance(got, list) or getattr(got, "ndim", False)) or len(got) != len(want):
+        return Difference(f"want {len(want)} values, got {shown(got)}", form=True)
+    for number, (mine, right) in enumerate(zip(got, want, strict=True)):
+        if difference := _difference(mine, right):
+            name = parts[number] if parts else f"answer[{number}]"
+            return difference._replace(found=f"{name}: {difference.found}")
+    return None
 
 
-def pmf(k: int, n: int, alpha: float) -> float:
-    return math.comb(n, k) * alpha**k * (1 - alpha) ** (n - k)
+def _set_difference(got: Any, want: set[str], legal: Sequence[str]) -> Difference | None:
+    try:
+        mine = {got} if isinstance(got, str) else set(got)
+    except TypeError:
+        return Difference(f"want a set, got {shown(got)}", form=True)
+    if strangers := sorted(mine - set(legal), key=str):
+        return Difference(f"{strangers[0]!r} is none of {', '.join(map(repr, legal))}", form=True)
+    return None if mine == want else _wanted(sorted(want), sorted(mine))
 
 
-def as_mask(values: Any, m: int) -> list[bool]:
-    """A student's mask as a list; says what is wrong with another form."""
-    assert values is not None, f"return a bool mask of shape ({m},); got None (is there a return at the end?)"
-    array = np.asarray(values)
-    assert array.shape == (m,), f"return a bool mask of shape ({m},), one entry a p-value; got shape {array.shape}"
-    assert array.dtype.kind in "biu" or set(array.tolist()) <= {0.0, 1.0}, (
-        f"return True or False a test; got {values!r}"
-    )
-    return array.astype(bool).tolist()
+def _array_difference(got: Any, want: Any) -> Difference | None:
+    right = np.asarray(want)
+    try:
+        mine = np.asarray(got)
+        if mine.dtype.kind not in "biufO":
+            raise TypeError
+        mine = mine.astype(float).reshape(() if right.ndim == 0 and mine.size == 1 else mine.shape)
+    except (TypeError, ValueError):
+        return Difference(f"want {'a number' if right.ndim == 0 else 'numbers'}, got {shown(got)}", form=True)
+    if mine.shape != right.shape:
+        return Difference(f"want shape {right.shape}, got shape {mine.shape}", form=True)
+    if right.dtype == bool and not np.isin(mine, (0, 1)).all():
+        return Difference(f"want True or False for each, got {shown(got)}", form=True)
+    relative, absolute = (1e-6, 1e-12) if right.dtype.kind == "f" else (0, 1e-9)
+    return None if np.allclose(mine, right, relative, absolute) else _wanted(want, got)
+
+
+def _wanted(want: Any, got: Any) -> Difference:
+    return Difference(f"want {shown(want)}, got {shown(got)}")
+
+
+def shown(value: Any) -> str:
+    """A value as short text."""
+    value = value.tolist() if hasattr(value, "tolist") else value
+    if isinstance(value, float):
+        return f"{value:.6g}"
+    if isinstance(value, dict):
+        return ", ".join(f"{key} = {entry}" for key, entry in value.items())
+    if not isinstance(value, list | tuple):
+        return repr(value)
+    text = f"[{', '.join(map(shown, value))}]"
+    return text if len(text) < 200 else f"{text[:80]} ... {text[-40:]}"

@@ -1,43 +1,63 @@
-"""Checkers of lesson 02."""
+"""Exercises of lesson 02."""
 
+import itertools
 import math
+import operator
 from collections.abc import Callable
-from typing import Any
 
 from scipy.special import ndtr, rel_entr
 
-from confprune_edu.exercises.checker import Case, binomial_solution, compare, exercise, pmf
+from confprune_edu.exercises.binomial import pmf, tail
+from confprune_edu.exercises.checker import Answer, exercise
 
 
 @exercise(
-    hint="P[exactly k errors] = comb(n, k) alpha**k (1 - alpha)**(n - k). Which k are no worse than what you saw?",
-    solution=binomial_solution,
-)
-def binomial_p_value(answer: Callable[..., Any]) -> None:
-    """Check `answer(errors, n, alpha)`, the exact p-value of 0/1 losses."""
-    cases: dict[Case, str] = {
-        (0, 2, 0.5): "of the four outcomes of two examples, one has no error",
-        (1, 3, 0.25): "sum the probabilities of 0, 1, ... up to `errors` errors under risk alpha",
-        (5, 100, 0.1): "exact, not approximate: sum the binomial probabilities",
-        (3, 3, 0.1): "no outcome is worse than all wrong, so that p = 1",
-    }
-    mistakes: dict[str, Callable[..., float]] = {
-        "at most `errors` errors includes `errors` itself": lambda k, n, a: sum(pmf(i, n, a) for i in range(k)),
-        "the p-value is the probability of so few errors or fewer, not of exactly so many": lambda k, n, a: pmf(
-            k, n, a
-        ),
-        "few errors are the evidence: sum from 0 up, not from `errors` on": (
-            lambda k, n, a: sum(pmf(i, n, a) for i in range(k, n + 1))
-        ),
-        "the null speaks of risk alpha, not of the observed mean": lambda k, n, a: binomial_solution(k, n, k / n),
+    mistakes={
+        "at most `errors` errors includes `errors` itself": lambda k, n, a: tail(k - 1, n, a),
+        "the p-value is the probability of so few errors or fewer, not of exactly so many": pmf,
+        "few errors are the evidence: sum from 0 up, not from `errors` on": lambda k, n, a: 1 - tail(k - 1, n, a),
+        "few errors are the evidence: this is the probability of more errors": lambda k, n, a: 1 - tail(k, n, a),
+        "the null speaks of risk alpha, not of the observed mean": lambda k, n, a: tail(k, n, k / n),
         "this is the normal approximation, which guarantees nothing at finite n": (
             lambda k, n, a: ndtr((k - n * a) / math.sqrt(n * a * (1 - a)))
         ),
+    },
+)
+def binomial_p_value(errors, n, alpha):
+    """Return the exact p-value of 0/1 losses, a number."""
+    # every outcome with at most `errors` errors, each with its probability under risk alpha
+    return sum(math.comb(n, k) * alpha**k * (1 - alpha) ** (n - k) for k in range(errors + 1))
+
+
+def _entropy(a: float, b: float) -> float:
+    return float(rel_entr(a, b) + rel_entr(1 - a, 1 - b))
+
+
+def _power(base: float = math.e, log: float = math.e, n: int | None = None) -> Answer:
+    """base ** (-n h1), with h1 in logarithms of another base."""
+    return lambda s, m, a: base ** (-(n or m) * _entropy(min(s / m, a), a) / math.log(log))
+
+
+@exercise(
+    mistakes={
+        "this is the weaker exp(-2 n gap**2); the relative entropy gives more": (
+            lambda s, n, a: math.exp(-2 * n * max(a - s / n, 0) ** 2)
+        ),
+        "h1(mean, alpha), the mean first": lambda s, n, a: math.exp(-n * _entropy(a, min(s / n, a))),
+        "n examples: the relative entropy counts n times": _power(n=1),
+        "a mean loss above alpha is no evidence for `risk <= alpha`: p = 1, cap the mean at alpha": (
+            lambda s, n, a: math.exp(-n * _entropy(s / n, a))
+        ),
+        "the sign: evidence makes the p-value small, exp(-n h1), not exp(n h1)": _power(1 / math.e),
+        "the sign: exp(n h1) is never below 1, also where it is capped": lambda s, n, a: 1,
+        "the base: logarithms are natural ones, as exp is, not of base 2": _power(log=2),
+        "the base: logarithms are natural ones, as exp is, not of base 10": _power(log=10),
+        "the base: exp and log belong together, and this is a power of 2": _power(2),
+        "this is h1 alone: the p-value is exp(-n h1)": lambda s, n, a: _entropy(min(s / n, a), a),
     }
-    compare(answer, binomial_solution, "errors n alpha", cases, mistakes)
-
-
-def _hoeffding_solution(loss_sum, n, alpha):
+)
+def hoeffding_p_value(loss_sum, n, alpha):
+    """Return Hoeffding's p-value with the relative entropy, a number."""
     mean = min(loss_sum / n, alpha)  # beyond alpha there is no evidence: p = 1
     entropy = (1 - mean) * math.log((1 - mean) / (1 - alpha))
     if mean > 0:  # 0 log 0 = 0
@@ -45,136 +65,51 @@ def _hoeffding_solution(loss_sum, n, alpha):
     return math.exp(-n * entropy)
 
 
+def _hinges(s: float, n: int, alpha: float) -> list[float]:
+    """E(c - B)+ / (c - s) for every c, and the cap."""
+    return [sum((c - k) * pmf(k, n, alpha) for k in range(c)) / (c - s) for c in range(math.floor(s) + 1, n + 1)] + [1]
+
+
 @exercise(
-    hint="exp(-n h1(a, alpha)) with a = min(loss_sum / n, alpha) and "
-    "h1(a, b) = a log(a / b) + (1 - a) log((1 - a) / (1 - b)). What is 0 log 0?",
-    solution=_hoeffding_solution,
+    mistakes={
+        "this is one hinge, c = floor(s) + 1; others may be lower": lambda s, n, a: min(1, _hinges(s, n, a)[0]),
+        "(c - B)+ is never negative: where B exceeds c it counts as 0": (
+            lambda s, n, a: min(1, *((c - n * a) / (c - s) for c in range(math.floor(s) + 1, n + 1)))
+        ),
+        "rounding s down claims evidence that is not there": lambda s, n, a: min(_hinges(math.floor(s), n, a)),
+        "rounding s up is valid but gives evidence away": lambda s, n, a: min(_hinges(math.ceil(s), n, a)),
+    }
 )
-def hoeffding_p_value(answer: Callable[..., Any]) -> None:
-    """Check `answer(loss_sum, n, alpha)`, Hoeffding's p-value with the relative entropy."""
-    cases: dict[Case, str] = {
-        (5, 100, 0.1): "exp(-n h1(a, alpha)) with a = loss_sum / n",
-        (2.5, 50, 0.2): "sums may be fractional: round nothing",
-        (20, 100, 0.1): "a mean loss above alpha is no evidence: p = 1",
-        (0, 20, 0.1): "0 log 0 is 0, its limit, so that p = (1 - alpha)**n",
-    }
-    mistakes: dict[str, Callable[..., float]] = {
-        "this is the weaker exp(-2 n gap**2); the relative entropy gives more": (
-            lambda s, n, a: math.exp(-2 * n * max(a - s / n, 0) ** 2)
-        ),
-        "h1(mean, alpha), the mean first: relative entropy is not symmetric": (
-            lambda s, n, a: math.exp(-n * _entropy(a, min(s / n, a))) if s else 0.0
-        ),
-        "n examples: the relative entropy counts n times": lambda s, n, a: math.exp(-_entropy(min(s / n, a), a)),
-        "a mean loss above alpha is no evidence for `risk <= alpha`: p = 1, cap the mean at alpha": (
-            lambda s, n, a: math.exp(-n * _entropy(s / n, a))
-        ),
-    }
-    compare(answer, _hoeffding_solution, "loss_sum n alpha", cases, mistakes)
+def tight_p_value(loss_sum, n, alpha):
+    """Return the best bound of a hinge for one 0 <= loss_sum < n, a number."""
 
-
-def _entropy(a: float, b: float) -> float:
-    return float(rel_entr(a, b) + rel_entr(1 - a, 1 - b))
-
-
-def _tight_solution(loss_sum, n, alpha):
     def hinge(c):  # E(c - B)+ for B ~ Bin(n, alpha)
         return sum((c - k) * math.comb(n, k) * alpha**k * (1 - alpha) ** (n - k) for k in range(c))
 
     return min(1, *(hinge(c) / (c - loss_sum) for c in range(math.floor(loss_sum) + 1, n + 1)))
 
 
-@exercise(
-    hint="For each integer c from floor(s) + 1 to n: E(c - B)+ is a sum over k < c of (c - k) P[B = k]. "
-    "Divide by c - s, take the smallest, and cap it at 1.",
-    solution=_tight_solution,
-)
-def tight_p_value(answer: Callable[..., Any]) -> None:
-    """Check `answer(loss_sum, n, alpha)` for one 0 <= loss_sum < n, the best bound of a hinge."""
-    cases: dict[Case, str] = {
-        (0, 2, 0.5): "the candidates are c = 1 and c = 2; c = s is none, it would divide by zero",
-        (5, 100, 0.1): "min over every integer c > s of E(c - B)+ / (c - s)",
-        (5.2, 100, 0.1): "s need not be an integer: c starts above it, and c - s keeps its fraction",
-        (3, 20, 0.2): "the smallest over all c, not over the first few",
-        (0.9, 2, 0.5): "c = n is a candidate, too",
-        (20, 100, 0.1): "a probability needs no bound above 1: cap it",
-    }
-    mistakes: dict[str, Callable[..., float]] = {
-        "this is one hinge, c = floor(s) + 1; others may be lower": (
-            lambda s, n, a: min(1, _hinge(math.floor(s) + 1, n, a) / (math.floor(s) + 1 - s))
-        ),
-        "(c - B)+ is never negative: where B exceeds c it counts as 0": (
-            lambda s, n, a: min(1, *((c - n * a) / (c - s) for c in range(math.floor(s) + 1, n + 1)))
-        ),
-        "s need not be an integer: rounding it down claims evidence that is not there": (
-            lambda s, n, a: _tight_solution(math.floor(s), n, a)
-        ),
-        "s need not be an integer: rounding it up is valid but gives evidence away": (
-            lambda s, n, a: _tight_solution(math.ceil(s), n, a)
-        ),
-        "c = n is a candidate, too: range(a, b) stops before b": (
-            lambda s, n, a: min([1, *(_hinge(c, n, a) / (c - s) for c in range(math.floor(s) + 1, n))])
-        ),
-        "a probability needs no bound above 1: cap it": (
-            lambda s, n, a: min(_hinge(c, n, a) / (c - s) for c in range(math.floor(s) + 1, n + 1))
-        ),
-    }
-    compare(answer, _tight_solution, "loss_sum n alpha", cases, mistakes)
-
-
-def _hinge(c: int, n: int, alpha: float) -> float:
-    return sum((c - k) * pmf(k, n, alpha) for k in range(c))
-
-
-def _examples_needed_solution(errors, alpha, delta):
-    n = max(errors, 1)
-    while sum(math.comb(n, k) * alpha**k * (1 - alpha) ** (n - k) for k in range(errors + 1)) > delta:
-        n += 1  # more examples with the same errors: better evidence
-    return n
+def _certify(k: int, a: float, d: float, passes: Callable[[float, float], bool] = operator.le) -> int:
+    return next(n for n in itertools.count(max(k, 1)) if passes(tail(k, n, a), d))
 
 
 @exercise(
-    hint="Without an error the p-value is (1 - alpha)**n: solve for n. With errors there is no formula: start at "
-    "n = errors and count upwards until the binomial p-value is at most delta.",
-    solution=_examples_needed_solution,
-)
-def examples_needed(answer: Callable[..., Any]) -> None:
-    """Check `answer(errors, alpha, delta)`, the smallest n at which so many errors certify by the binomial p-value."""
-    cases: dict[Case, str] = {
-        (0, 0.5, 0.25): "without an error p = (1 - alpha)**n, and 0.5**2 is at most 0.25",
-        (0, 0.5, 0.3): "n is a whole number, the first with p <= delta",
-        (0, 0.1, 0.1): "without an error p = (1 - alpha)**n",
-        (1, 0.1, 0.1): "P[Bin(n, alpha) <= errors] must be at most delta",
-        (4, 0.1, 0.05): "P[Bin(n, alpha) <= errors] must be at most delta",
-    }
-
-    def exact(delta: float, alpha: float) -> float:  # examples needed without an error, before rounding
-        return math.log(delta) / math.log(1 - alpha)
-
-    mistakes: dict[str, Callable[..., float]] = {
-        "p equal to delta is still a rejection": (
-            lambda k, a, d: _first(lambda n: binomial_solution(k, n, a) < d, max(k, 1))
-        ),
-        "one example too few: the last n that does not certify": (
-            lambda k, a, d: _examples_needed_solution(k, a, d) - 1
-        ),
-        "n is a whole number of examples: round up": lambda k, a, d: exact(d, a),
-        "every error costs examples: this is the answer for no error at all": (
-            lambda k, a, d: _examples_needed_solution(0, a, d)
-        ),
+    mistakes={
+        "p equal to delta is still a rejection": lambda k, a, d: _certify(k, a, d, operator.lt),
+        "one example too few: the last n that does not certify": lambda k, a, d: _certify(k, a, d) - 1,
+        "n is a whole number of examples: round up": lambda k, a, d: math.log(d) / math.log(1 - a),
+        "every error costs examples: this is the answer for no error at all": lambda k, a, d: _certify(0, a, d),
         "log(1 / delta) / alpha is a rule of thumb, safe but too large, and knows no errors": (
             lambda k, a, d: math.ceil(math.log(1 / d) / a)
         ),
         "a mean below alpha is no evidence yet: it may be luck": lambda k, a, d: math.floor(k / a) + 1,
-        "at most `errors` errors includes `errors` itself": (
-            lambda k, a, d: _first(lambda n: sum(pmf(i, n, a) for i in range(k)) <= d, max(k, 1))
-        ),
+        "at most `errors` errors includes `errors` itself": lambda k, a, d: _certify(k - 1, a, d),
+        "alpha and delta have changed places": lambda k, a, d: _certify(k, d, a),
     }
-    compare(answer, _examples_needed_solution, "errors alpha delta", cases, mistakes)
-
-
-def _first(accept: Callable[[int], bool], start: int) -> int:
-    n = start
-    while not accept(n):
-        n += 1
+)
+def examples_needed(errors, alpha, delta):
+    """Return the smallest n at which so many errors certify by the binomial p-value."""
+    n = max(errors, 1)
+    while sum(math.comb(n, k) * alpha**k * (1 - alpha) ** (n - k) for k in range(errors + 1)) > delta:
+        n += 1  # more examples with the same errors: better evidence
     return n

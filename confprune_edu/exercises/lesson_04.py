@@ -1,17 +1,29 @@
-"""Checkers of lesson 04."""
+"""Exercises of lesson 04."""
 
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 
-from confprune_edu.exercises.checker import as_mask, exercise, near
-from confprune_edu.validation import ErrorRate
+from confprune_edu.exercises.checker import Answer, exercise, outcome, shown
+from confprune_edu.exercises.verdict import Fault
 
-# Lesson 04
+DELTA = 0.1
 
 
-def _fixed_sequence_solution(p_values, delta):
+def _chain(p, level, start=0):
+    return np.logical_and.accumulate((p <= level) | (np.arange(len(p)) < start)) & (np.arange(len(p)) >= start)
+
+
+@exercise(
+    mistakes={
+        "argmax of a mask without any True is 0: ask first whether any p-value is above delta": (
+            lambda p, delta: np.arange(len(p)) < np.argmax(p > delta)
+        ),
+        "True marks what is certified, not what failed": lambda p, delta: ~_chain(p, delta),
+    },
+)
+def fixed_sequence(p_values, delta):
+    """Return a bool mask of shape (m,), True for each hypothesis that the sequence rejects."""
     rejected = np.zeros(len(p_values), dtype=bool)
     for j, p in enumerate(p_values):
         if p > delta:
@@ -20,28 +32,9 @@ def _fixed_sequence_solution(p_values, delta):
     return rejected
 
 
-SEQUENCE_CASES = {
-    (0.05, 0.06, 0.07): "every test may spend all of delta, not delta / m",
-    (0.01, 0.02, 0.20): "the test that fails is not certified: the last certified one comes before it",
-    (0.05, 0.50, 0.02): "stop at the first failure in the given order; later p-values no longer count",
-    (0.10, 0.20, 0.30): "p equal to delta is still a rejection",
-    (0.05, 0.01, 0.03): "compare each p-value with delta, not with the one before: p-values need not rise",
-    (0.90, 0.90, 0.90): "rejecting nothing is a legal answer: a mask without any True",
-}
-
-
-@exercise(
-    hint="Walk through the p-values in the given order. What do you do at the first one above delta?",
-    solution=_fixed_sequence_solution,
-)
-def fixed_sequence(answer: Callable[..., Any], delta: float = 0.1) -> None:
-    """Check `answer(p_values, delta)`, which returns a bool mask of shape (m,)."""
-    for p, misconception in SEQUENCE_CASES.items():
-        want, got = _fixed_sequence_solution(p, delta).tolist(), as_mask(answer(np.array(p), delta), len(p))
-        assert got == want, f"p = {list(p)}, delta = {delta}: want {want}, got {got} ({misconception})"
-
-
-def _certified_ratio_solution(p_values, ratios, delta):
+@exercise(mistakes={"return the ratio, not its position": lambda p, ratios, delta: int(_chain(p, delta).sum()) - 1})
+def certified_ratio(p_values, ratios, delta):
+    """Return the largest ratio that the fixed sequence certifies, or None."""
     certified = None
     for p, ratio in zip(p_values, ratios, strict=True):
         if p > delta:
@@ -50,45 +43,18 @@ def _certified_ratio_solution(p_values, ratios, delta):
     return certified
 
 
-RATIO_CASES = {
-    (0.01, 0.02, 0.03): "if every test passes, the answer is the last ratio of the grid",
-    (
-        0.01,
-        0.02,
-        0.30,
-    ): "return the last ratio that passed, not the first that failed (and the ratio, not its position)",
-    (0.01, 0.50, 0.60): "a certified ratio of 0 is an answer, not the same as None: ask `is None`, not for truth",
-    (0.01, 0.30, 0.02): "stop at the first failure, also where a later p-value is small again",
-    (0.01, 0.10, 0.40): "p equal to delta is still a rejection",
-    (
-        0.30,
-        0.40,
-        0.50,
-    ): "nothing certified is None, not 0, -1, NaN or the first ratio: to use a ratio of 0 is a claim, too",
-}
-
-
 @exercise(
-    hint="Start with certified = None, and overwrite it with each ratio whose test passes, until one fails.",
-    solution=_certified_ratio_solution,
-    none_is_an_answer=True,
+    given=lambda p, delta, starts: [np.array(p), delta, list(starts)],
+    mistakes={
+        "a chain begins at its own start, not at index 0": lambda p, delta, s: _chain(p, delta / len(s)),
+        "a chain begins at its own start, not at 0, and spends delta / k": lambda p, delta, s: _chain(p, delta),
+        "walk from every start, not from the first alone": lambda p, delta, s: _chain(p, delta / len(s), s[0]),
+        "walk from every start, not from the first alone, at delta / k": lambda p, delta, s: _chain(p, delta, s[0]),
+        "walk from every start: none replaces another": lambda p, delta, s: _chain(p, delta / len(s), s[-1]),
+    },
 )
-def certified_ratio(answer: Callable[..., Any], delta: float = 0.1) -> None:
-    """Check `answer(p_values, ratios, delta)`: the largest ratio that the fixed sequence certifies, or None."""
-    ratios = np.array([0.0, 0.5, 0.8])
-    for p, misconception in RATIO_CASES.items():
-        want = _certified_ratio_solution(p, ratios, delta)
-        try:
-            got = answer(np.array(p), ratios, delta)
-        except ValueError as problem:
-            raise AssertionError(
-                f"p = {list(p)}: {problem} (nothing passed: return None before a maximum)"
-            ) from problem
-        right = got is None if want is None else got is not None and near(got, want)
-        assert right, f"p = {list(p)}, ratios = {ratios.tolist()}: want {want}, got {got!r} ({misconception})"
-
-
-def _multi_start_solution(p_values, delta, starts):
+def multi_start(p_values, delta, starts):
+    """Return a bool mask of shape (m,), True for each hypothesis that some chain rejects."""
     rejected = np.zeros(len(p_values), dtype=bool)
     for start in starts:
         for j in range(start, len(p_values)):
@@ -98,59 +64,63 @@ def _multi_start_solution(p_values, delta, starts):
     return rejected
 
 
-STARTS_CASES: dict[tuple[Any, Any], str] = {
-    ((0.09, 0.08, 0.50), (0,)): "one start is the fixed sequence at the full delta",
-    ((0.01, 0.02, 0.01, 0.02), (0, 2)): "certified by any chain is certified: take the union",
-    ((0.50, 0.02, 0.01, 0.60), (0, 1)): "a start that fails ends its own chain only, not the others",
-    ((0.08, 0.50, 0.01, 0.07), (0, 2)): "each of k starts may spend delta / k, not delta",
-    ((0.03, 0.50, 0.01, 0.02), (0, 2)): "the share is delta / (number of starts), not delta / m",
-    ((0.01, 0.70, 0.02, 0.03), (0, 1)): "each chain stops at its first failure; what comes after it does not count",
-    ((0.90, 0.90, 0.90, 0.90), (0, 2)): "rejecting nothing is a legal answer",
+# Which candidates are unsafe (the others have p = 0), and what a rule that breaks its promise there has overlooked
+LAWS = {
+    (1, 0, 0, 1): "whoever lets the p-values choose the direction has tried both: two chances at delta each, about 2 "
+    "delta; together the two directions may spend delta",
+    (1,) * 10: "a direction stops at its first failure: without a stop each p-value is one more chance",
+    (0,) * 5 + (1,) * 5: "a direction stops at its first failure, also where it began well",
+    (1,) * 5 + (0,) * 5: "a direction stops at its first failure, also where it began well",
 }
 
 
-@exercise(
-    hint="Two loops: over the starts, and from each start to the end or the first p-value above delta / len(starts).",
-    solution=_multi_start_solution,
-)
-def multi_start(answer: Callable[..., Any], delta: float = 0.1) -> None:
-    """Check `answer(p_values, delta, starts)`, which returns a bool mask of shape (m,)."""
-    for (p, starts), misconception in STARTS_CASES.items():
-        want = _multi_start_solution(p, delta, starts).tolist()
-        got = as_mask(answer(np.array(p), delta, list(starts)), len(p))
-        assert got == want, (
-            f"p = {list(p)}, starts = {list(starts)}, delta = {delta}: want {want}, got {got} ({misconception})"
-        )
+def _valid_and_useful(answer: Answer) -> Fault | None:
+    """Many rules are right: ask what they certify at the safe ends, and how often they certify what is not safe."""
+    for good, end in (((0.0, 0.0, 0.9, 0.9), "first"), ((0.9, 0.9, 0.0, 0.0), "last")):
+        mask = _masks(answer, np.array([good]))
+        if isinstance(mask, Fault):
+            return mask
+        where = f"p_values = {shown(good)}"
+        if not mask.any():
+            found = f"the two candidates at the {end} end are clearly safe, and none is certified"
+            why = "a direction fixed beforehand is valid, but blind at its other end: give both a share of delta"
+            return Fault(where, found, why)
+        if (mask & (np.array(good) > DELTA)).any():
+            return Fault(where, "a p-value of 0.9 was certified", "the candidate that fails is not part of the chain")
+    return next(filter(None, (_broken_promise(answer, np.array(law), why) for law, why in LAWS.items())), None)
 
 
-def _two_way_solution(p_values, delta):
+def _broken_promise(answer: Answer, unsafe: Any, why: str, trials: int = 1000) -> Fault | None:
+    """The worst case, without chance: p-values of unsafe candidates are uniform and never small at the same time.
+
+    Each is one number of a fine grid on (0, 1), moved on by 1 / m from candidate to candidate and around, so that the
+    chances of false certificates add up: the union bound is an equality.
+    """
+    at = (np.arange(trials) + 0.5) / trials
+    p = unsafe * ((at[:, None] + np.linspace(0, 1, len(unsafe), endpoint=False)) % 1)
+    masks = _masks(answer, p)
+    if isinstance(masks, Fault):
+        return masks
+    false = int((masks & (unsafe == 1)).any(axis=1).sum())
+    found = f"{false / trials:.1%} of {trials} certificates are false, {DELTA:.0%} are allowed"
+    given = f"candidates, unsafe where 1: {unsafe.tolist()}, delta = {DELTA}"
+    return Fault(given, found, why) if false > DELTA * trials else None
+
+
+def _masks(answer: Answer, p: Any) -> Any:
+    """What an answer certifies in each row; a Fault, if it does not return a mask everywhere."""
+    masks = [outcome(answer, (row, DELTA)) for row in p]
+    for row, mask in zip(p, masks, strict=True):
+        if np.shape(mask) != row.shape:
+            found = f"want a mask of shape {row.shape}, got {shown(mask)}"
+            return Fault(f"p_values = {shown(row)}", found, "the rule must have an answer for all p-values and any m")
+    return np.array(masks, dtype=bool)
+
+
+@exercise(judge=_valid_and_useful)
+def two_way(p_values, delta):
+    """Return a bool mask of shape (m,), valid whichever ends are unsafe, useful whichever end is safe."""
     p = np.asarray(p_values)
     forward = np.logical_and.accumulate(p <= delta / 2)  # two chains, fixed beforehand: half of delta for each
     backward = np.logical_and.accumulate(p[::-1] <= delta / 2)[::-1]
     return forward | backward
-
-
-@exercise(
-    hint="A false certificate needs a small p-value at one end OR at the other. What does the union bound say if both "
-    "directions are always walked, and how much of delta may each of them spend?",
-    solution=_two_way_solution,
-)
-def two_way(answer: Callable[..., Any], delta: float = 0.1) -> None:
-    """Check `answer(p_values, delta)`: a bool mask (m,), valid whichever ends are bad, useful whichever end is good."""
-    trials, rng = 2000, np.random.default_rng(0)
-    for good, end in (((0.0, 0.0, 0.9, 0.9), "first"), ((0.9, 0.9, 0.0, 0.0), "last")):
-        got = as_mask(answer(np.array(good), delta), 4)
-        assert any(got), (
-            f"p = {list(good)}: the two candidates at the {end} end are clearly safe, and none is certified (a "
-            "direction fixed beforehand is valid, but blind at its other end: give both directions a share of delta)"
-        )
-        assert not any(mask and p > delta for mask, p in zip(got, good, strict=True)), (
-            f"p = {list(good)}: a p-value of 0.9 was certified (the candidate that fails is not part of the chain)"
-        )
-    bad = np.array([True, False, False, True])
-    p = np.where(bad, rng.random((trials, 4)), 0.0)  # both ends unsafe: their p-values are uniform, the worst case
-    rate = ErrorRate(sum((np.array(as_mask(answer(row, delta), 4)) & bad).any() for row in p), trials, delta)
-    assert rate.evidence > 1e-4, (
-        f"both ends unsafe: {rate.rate:.1%} of {trials} certificates are false, {delta:.0%} are allowed "
-        "(whoever lets the p-values choose the direction has tried both: two chances at delta each, about 2 delta)"
-    )

@@ -4,20 +4,19 @@ import math
 
 import numpy as np
 import pytest
+from answers import right_and_wrong
 from scipy.stats import binomtest
 
 from confprune_edu import data, exercises, losses, plots
 from confprune_edu.calibration import calibrate_losses
 from confprune_edu.evaluation import loss_table
-from confprune_edu.exercises import lesson_00
 from confprune_edu.pvalues import binomial, tight
 
 
 def flaws(record, *, fresh=None, several=None, function=None, after=None):
     """Another right form, a list; each part may be replaced by a wrong one."""
-    overlap = bool(set(record["trained_on"]).intersection(record["calibrated_on"]))
     parts = {
-        "not fresh": overlap if fresh is None else fresh(record),
+        "not fresh": overlap(record) if fresh is None else fresh(record),
         "best of several": (
             record["calibrations"] > record["delta"] / record["delta_each"] if several is None else several(record)
         ),
@@ -27,6 +26,10 @@ def flaws(record, *, fresh=None, several=None, function=None, after=None):
         "chosen after": record["ratios_chosen"] != "before" if after is None else after(record),
     }
     return [flaw for flaw, holds in parts.items() if holds]
+
+
+def overlap(record):
+    return bool(set(record["trained_on"]).intersection(record["calibrated_on"]))
 
 
 def one_flaw(record):
@@ -45,60 +48,81 @@ def few_are_a_flaw(record):
     return flaws(record) + (["not fresh"] if len(record["calibrated_on"]) < 100 else [])
 
 
-WRONG_FLAWS = [
-    (lambda record: ["not fresh"], "none of the four flaws"),
-    (lambda record: flaws(record, fresh=lambda r: False), "flatter"),
-    (lambda record: flaws(record, fresh=lambda r: r["trained_on"] == r["calibrated_on"]), "one shared digit"),
-    (lambda record: flaws(record, after=lambda r: False), "not fixed beforehand"),
-    (lambda record: flaws(record, function=lambda r: False), "another precision"),
-    (lambda record: flaws(record, several=lambda r: False), "best of ten"),
-    (lambda record: flaws(record, several=lambda r: r["calibrations"] > 1), "keep the promise"),
-    (none_is_a_flaw, "nothing certified is an answer"),
-    (refuted_by_test, "a test mean is noisy"),
-    (few_are_a_flaw, "few digits cost ratio"),
-    (one_flaw, "more than one flaw"),
+def no_return(record):
+    flaws(record)
+
+
+def digits(alpha, delta):
+    return math.ceil(math.log(delta) / math.log1p(-alpha) - 1e-9)
+
+
+RIGHT = [
+    ("certificate_flaws", flaws),
+    ("certificate_flaws", lambda record: tuple(flaws(record))),
+    ("certificate_flaws", lambda record: (flaw for flaw in flaws(record))),
+    ("digits_needed", digits),
+    ("digits_needed", lambda alpha, delta: float(digits(alpha, delta))),
+    ("digits_needed", lambda alpha, delta: np.array([digits(alpha, delta)])),
 ]
-
-
-def test_other_right_forms_of_the_flaws():
-    exercises.certificate_flaws(flaws)
-    exercises.certificate_flaws(lambda record: tuple(flaws(record)))
-
-
-@pytest.mark.parametrize(("wrong", "misconception"), WRONG_FLAWS)
-def test_each_misreading_of_a_certificate_is_named(wrong, misconception):
-    with pytest.raises(AssertionError, match=misconception):
-        exercises.certificate_flaws(wrong)
-
-
-def test_every_case_of_the_flaws_is_refused_to_somebody():
-    assert len(WRONG_FLAWS) == len(exercises.FLAW_CASES)
-
-
-def test_another_right_form_of_the_digits_needed():
-    exercises.digits_needed(lambda alpha, delta: math.ceil(math.log(delta) / math.log1p(-alpha) - 1e-9))
-    exercises.digits_needed(lambda alpha, delta: float(lesson_00._digits_needed_solution(alpha, delta)))
-
-
-@pytest.mark.parametrize(
-    ("wrong", "misconception"),
-    [
-        (lambda alpha, delta: math.ceil(1 / alpha), "one mistake on average"),
-        (lambda alpha, delta: math.ceil(math.log(1 / delta) / alpha), "only bounds"),
-        (lambda alpha, delta: math.ceil(math.log(delta) / math.log(alpha)), "not alpha"),
-        (lambda alpha, delta: int(math.log(delta) / math.log(1 - alpha)), "round up"),
-        (lambda alpha, delta: int(math.log(delta) / math.log(1 - alpha)) + 1, "equal to delta"),
-        (lambda alpha, delta: 100, r"\(1 - alpha\)\^n"),
-    ],
-)
-def test_each_wrong_number_of_digits_is_explained(wrong, misconception):
-    with pytest.raises(AssertionError, match=misconception):
-        exercises.digits_needed(wrong)
+WRONG = [
+    ("certificate_flaws", lambda record: ["not fresh"], "none of the four flaws"),
+    ("certificate_flaws", lambda record: flaws(record, fresh=lambda r: False), "flatter"),
+    (
+        "certificate_flaws",
+        lambda r: flaws(r, fresh=lambda r: r["trained_on"] == r["calibrated_on"]),
+        "one shared digit",
+    ),
+    ("certificate_flaws", lambda record: flaws(record, after=lambda r: False), "not fixed beforehand"),
+    ("certificate_flaws", lambda record: flaws(record, function=lambda r: False), "another precision"),
+    ("certificate_flaws", lambda record: flaws(record, several=lambda r: False), "best of ten"),
+    ("certificate_flaws", lambda record: flaws(record, several=lambda r: r["calibrations"] > 1), "keep the promise"),
+    (
+        "certificate_flaws",
+        lambda r: flaws(r, several=lambda r: r["calibrations"] * r["delta_each"] > 0.1),
+        "is promised",
+    ),
+    (
+        "certificate_flaws",
+        lambda record: flaws(record, several=lambda r: r["delta_each"] * r["calibrations"] != r["delta"]),
+        "more than is needed",
+    ),
+    (
+        "certificate_flaws",
+        lambda record: flaws(record, several=lambda r: r["calibrations"] > 1 and r["delta_each"] >= r["delta"]),
+        "three at delta / 2",
+    ),
+    ("certificate_flaws", none_is_a_flaw, "nothing certified is an answer"),
+    ("certificate_flaws", refuted_by_test, "a test mean is noisy"),
+    ("certificate_flaws", lambda r: flaws(r, fresh=lambda r: r["test_mean"] > r["alpha"] or overlap(r)), "is noisy"),
+    ("certificate_flaws", lambda r: flaws(r, fresh=lambda r: r["test_mean"] > 0.06 or overlap(r)), "TypeError"),
+    ("certificate_flaws", few_are_a_flaw, "few digits cost ratio"),
+    ("certificate_flaws", one_flaw, "more than one flaw"),
+    ("certificate_flaws", lambda record: [flaw.replace(" ", "_") for flaw in flaws(record)], "'not_fresh' is none of"),
+    ("certificate_flaws", lambda record: bool(flaws(record)), "Return the set of flaws"),
+    ("certificate_flaws", no_return, "is there a return"),
+    ("digits_needed", lambda alpha, delta: digits(delta, alpha), "have changed places"),
+    ("digits_needed", lambda alpha, delta: math.ceil(1 / alpha), "one mistake on average"),
+    ("digits_needed", lambda alpha, delta: math.ceil(math.log(1 / delta) / alpha), "only bounds"),
+    ("digits_needed", lambda alpha, delta: math.ceil(math.log(delta) / math.log(alpha) - 1e-12), "not alpha"),
+    ("digits_needed", lambda alpha, delta: math.log(delta) / math.log(1 - alpha), "digits is whole: round up"),
+    ("digits_needed", lambda alpha, delta: int(math.log(delta) / math.log(1 - alpha)), "too few by one: round up"),
+    ("digits_needed", lambda alpha, delta: digits(alpha, delta) - 1, "the last n that does not certify"),
+    ("digits_needed", lambda alpha, delta: int(math.log(delta) / math.log(1 - alpha)) + 1, "equal to delta"),
+    ("digits_needed", lambda alpha, delta: digits(alpha, delta) + 1, "(1 - alpha)^n if the risk is alpha"),
+    ("digits_needed", lambda alpha, delta: 100, "(1 - alpha)^n"),
+    ("digits_needed", lambda alpha, delta: "ten", "want a number, got 'ten'"),
+    ("digits_needed", lambda alpha, delta: str(digits(alpha, delta)), "want a number, got '22'"),
+]
+(
+    test_right_answers_are_accepted,
+    test_wrong_answers_are_refused_by_name,
+    test_every_misconception_of_a_checker_is_told_to_somebody,
+) = right_and_wrong(RIGHT, WRONG)
 
 
 @pytest.mark.parametrize(("alpha", "delta"), [(0.05, 0.1), (0.01, 0.1), (0.2, 0.02)])
 def test_that_many_digits_can_certify_and_one_fewer_cannot(alpha, delta):
-    n = lesson_00._digits_needed_solution(alpha, delta)
+    n = exercises.EXERCISES["digits_needed"].solution(alpha, delta)
     for p_value in (binomial, tight):
         assert p_value(0, n, alpha) <= delta < p_value(0, n - 1, alpha)
 

@@ -5,10 +5,10 @@ import copy
 import numpy as np
 import pytest
 import torch
+from answers import right_and_wrong
 from torch.nn.utils import prune as torch_prune
 
-from confprune_edu import exercises, plots, pruning, widgets
-from confprune_edu.exercises import lesson_01
+from confprune_edu import plots, pruning, widgets
 
 
 def mask(weights, ratio, *, size=np.abs, count=round, kind="stable"):
@@ -35,95 +35,107 @@ def in_torch(weights, ratio):
     return [r.view(w.shape) < round(ratio * len(flat)) for r, w in zip(rank.split(sizes), parts, strict=True)]
 
 
-def test_other_right_forms_of_the_mask():
-    exercises.global_mask(mask)
-    exercises.global_mask(in_torch)
+def in_place(weights, ratio):
+    for w in weights:
+        np.abs(w, out=w)
+    return mask(weights, ratio)
 
 
-@pytest.mark.parametrize(
-    ("wrong", "misconception"),
-    [
-        (lambda ws, r: [~np.array(m) for m in mask(ws, r)], "True marks the weights that go"),
-        (lambda ws, r: mask(ws, r, size=float), r"the size of a weight is \|w\|"),
-        (lambda ws, r: [np.array(mask([w], r)[0]) for w in ws], "one order for all layers"),
-        (by_quantile, "exactly round"),
-        (lambda ws, r: mask(ws, r, kind="last"), "the first by position"),
-        (lambda ws, r: mask(ws, r, count=int), "do not cut off"),
-        (lambda ws, r: mask(ws, max(r, 0.25)), "ratio 0 removes nothing"),
-        (lambda ws, r: [np.ravel(m) for m in mask(ws, r)], "the shape of its weights"),
-        (
-            lambda ws, r: mask(ws, r, kind="stable" if sum(w.size for w in ws) < 50 else "last"),
-            "kind='stable'",
-        ),
-    ],
-)
-def test_each_wrong_mask_is_explained(wrong, misconception):
-    with pytest.raises(AssertionError, match=misconception):
-        exercises.global_mask(wrong)
+def unstable(weights, ratio):
+    flat = np.concatenate([np.abs(w).ravel() for w in weights])
+    gone = np.zeros(len(flat), dtype=bool)
+    gone[np.argsort(flat)[: round(ratio * len(flat))]] = True
+    parts = np.split(gone, np.cumsum([w.size for w in weights])[:-1])
+    return [part.reshape(w.shape) for part, w in zip(parts, weights, strict=True)]
 
 
-def test_another_right_form_of_the_amounts():
-    def vectorised(ratios):
-        before = np.r_[0, ratios[:-1]]
-        return (np.array(ratios) - before) / (1 - before)
-
-    exercises.loop_amounts(vectorised)
+def last_of_many(weights, ratio):
+    return mask(weights, ratio, kind="stable" if sum(w.size for w in weights) < 20 else "last")
 
 
-@pytest.mark.parametrize(
-    ("wrong", "misconception"),
-    [
-        (lambda ratios: ratios, "compound"),
-        (lambda ratios: np.diff(ratios, prepend=0), "differences are shares of all weights"),
-        (
-            lambda ratios: [(b - a) / b if b else 0 for a, b in zip([0, *ratios], ratios, strict=False)],
-            "not by the goal",
-        ),
-        (lambda ratios: [ratios[-1]], "one amount a ratio"),
-    ],
-)
-def test_each_wrong_amount_is_explained(wrong, misconception):
-    with pytest.raises(AssertionError, match=misconception):
-        exercises.loop_amounts(wrong)
+def amounts(ratios):
+    before = np.r_[0, ratios[:-1]]
+    return (np.array(ratios) - before) / (1 - before)
+
+
+def differences(ratios, divisor):
+    return [(b - a) / divisor(a, b) for a, b in zip([0, *ratios], ratios, strict=False)]
+
+
+def formula(rows, columns):
+    zeros = (rows * columns + rows + 1) // 2 + 1
+    return zeros if zeros <= rows * columns else None
+
+
+def pays(rows, columns, size, at_equality=False):
+    n = rows * columns
+    return next((z for z in range(n + 1) if size(n - z) < 4 * n or (at_equality and size(n - z) == 4 * n)), None)
+
+
+RIGHT = [
+    ("global_mask", mask),
+    ("global_mask", in_torch),
+    ("global_mask", lambda ws, r: (np.array(m) for m in mask(ws, r))),
+    ("global_mask", lambda ws, r: [np.array(m, dtype=int) for m in mask(ws, r)]),
+    ("loop_amounts", amounts),
+    ("loop_amounts", lambda ratios: (float(a) for a in amounts(ratios))),
+    ("csr_break_even", formula),
+]
+WRONG = [
+    ("global_mask", lambda ws, r: [~np.array(m) for m in mask(ws, r)], "True marks the weights that go"),
+    ("global_mask", lambda ws, r: mask(ws, r, size=float), "the size of a weight is |w|"),
+    ("global_mask", lambda ws, r: [np.array(mask([w], r)[0]) for w in ws], "one order for all layers"),
+    ("global_mask", by_quantile, "exactly round"),
+    ("global_mask", lambda ws, r: mask(ws, r, kind="last"), "the first by position"),
+    ("global_mask", lambda ws, r: mask(ws, r, size=lambda w: (abs(w), w)), "whatever sign and layer"),
+    ("global_mask", lambda ws, r: mask(ws, r, count=int), "do not cut off"),
+    ("global_mask", lambda ws, r: mask(ws, max(r, 0.25)), "ratio 0 removes nothing"),
+    ("global_mask", lambda ws, r: [np.ravel(m) for m in mask(ws, r)], "has the shape of its weights"),
+    ("global_mask", lambda ws, r: [np.transpose(m) for m in mask(ws, r)], "each mask has the shape of its weights"),
+    ("global_mask", last_of_many, "kind='stable'"),
+    ("global_mask", unstable, "kind='stable'"),
+    ("global_mask", in_place, "leave the weights as they were"),
+    ("global_mask", lambda ws, r: mask(ws, r)[:1], "want 2 values"),
+    ("loop_amounts", lambda ratios: ratios, "compound"),
+    ("loop_amounts", lambda ratios: np.diff(ratios, prepend=0), "differences are shares of all weights"),
+    ("loop_amounts", lambda ratios: differences(ratios, lambda a, b: b or 1), "not by the goal"),
+    ("loop_amounts", lambda ratios: differences(ratios, lambda a, b: 1 - b), "not after it"),
+    ("loop_amounts", lambda ratios: [ratios[-1]], "one amount a ratio"),
+    ("loop_amounts", lambda ratios: [0.5] * len(ratios), "amount * (1 - reached)"),
+    ("csr_break_even", lambda r, c: 1, "a single zero saves nothing"),
+    ("csr_break_even", lambda r, c: r * c // 2 + 1, "rows + 1 pointers"),
+    ("csr_break_even", lambda r, c: pays(r, c, lambda left: 8 * left + 4 * r), "one pointer more than rows"),
+    ("csr_break_even", lambda r, c: pays(r, c, lambda left: 8 * left + 4 * (c + 1)), "not to columns"),
+    (
+        "csr_break_even",
+        lambda r, c: pays(r, c, lambda left: 8 * left + 4 * r + 4, True),
+        "CSR must be smaller",
+    ),
+    ("csr_break_even", lambda r, c: pays(r, c, lambda left: 4 * left + 4 * r + 4), "4 more for its column"),
+    ("csr_break_even", lambda r, c: r * c - (formula(r, c) or 0), "not the weights that are left"),
+    ("csr_break_even", lambda r, c: (r * c + r + 1) // 2 + 1, "the answer is None"),
+    ("csr_break_even", lambda r, c: None, "is there a return"),
+    ("csr_break_even", lambda r, c: 10**6, "compare the two sizes"),
+]
+(
+    test_right_answers_are_accepted,
+    test_wrong_answers_are_refused_by_name,
+    test_every_misconception_of_a_checker_is_told_to_somebody,
+) = right_and_wrong(RIGHT, WRONG)
 
 
 def test_the_amounts_make_torch_reach_the_ratios_and_the_ratios_themselves_do_not():
     ratios = [0.1, 0.2, 0.3]
-    for amounts, reached in ((lesson_01._loop_amounts_solution(ratios), ratios), (ratios, [0.1, 0.28, 0.496])):
+    for steps, reached in ((amounts(ratios), ratios), (ratios, [0.1, 0.28, 0.496])):
         layer = torch.nn.Linear(100, 100)
-        for amount, want in zip(amounts, reached, strict=True):
+        for amount, want in zip(steps, reached, strict=True):
             torch_prune.l1_unstructured(layer, "weight", amount=amount)
             assert (layer.weight == 0).float().mean().item() == pytest.approx(want, abs=1e-4)
 
 
-def test_another_right_form_of_the_break_even():
-    def formula(rows, columns):
-        zeros = (rows * columns + rows + 1) // 2 + 1
-        return zeros if zeros <= rows * columns else None
-
-    exercises.csr_break_even(formula)
-
-
-@pytest.mark.parametrize(
-    ("wrong", "misconception"),
-    [
-        (lambda r, c: 1, "a single zero saves nothing"),
-        (lambda r, c: r * c // 2 + 1, "pointers"),
-        (lambda r, c: (r * c + r + 2) // 2, "at equality nothing is saved"),
-        (lambda r, c: r * c - (lesson_01._csr_break_even_solution(r, c) or 0), "not the weights that are left"),
-        (lambda r, c: (r * c + r + 1) // 2 + 1, "the answer is None"),
-        (lambda r, c: None, "enough zeros"),
-        (lambda r, c: 10**6, "compare the two sizes"),
-    ],
-)
-def test_each_wrong_break_even_is_explained(wrong, misconception):
-    with pytest.raises(AssertionError, match=misconception):
-        exercises.csr_break_even(wrong)
-
-
 def test_the_break_even_is_that_of_the_package():
     layer = torch.nn.Linear(10, 100)
-    zeros = lesson_01._csr_break_even_solution(100, 10)
+    zeros = formula(100, 10)
     for count, smaller in ((zeros - 1, False), (zeros, True)):
         total = pruning.savings(pruning.prune(layer, count / 1000)).total
         assert total.nonzero == 1000 - count and (total.csr < total.dense) is smaller

@@ -4,10 +4,10 @@ import math
 
 import numpy as np
 import pytest
+from answers import right_and_wrong
 from scipy.stats import binom, norm, poisson
 
-from confprune_edu import exercises, plots, pvalues, widgets
-from confprune_edu.exercises import lesson_02 as checkers
+from confprune_edu import plots, pvalues, widgets
 from confprune_edu.plots import lesson_02
 from confprune_edu.plots.picture import SMALLEST
 from confprune_edu.pvalues import betting, clt, hoeffding, tight
@@ -45,98 +45,113 @@ def tight_by_cumsum(s, n, alpha):
     return np.minimum(1, (np.cumsum(binom.cdf(np.arange(n), n, alpha))[c - 1] / (c - s)).min())
 
 
-RIGHT = {
-    "binomial_p_value": [lambda k, n, a: binom.cdf(k, n, a), by_loop, lambda k, n, a: np.float32(binom.cdf(k, n, a))],
-    "examples_needed": [
-        lambda k, a, d: count_up(lambda n: binom.cdf(k, n, a) <= d, max(k, 1)),
+RIGHT = [
+    ("binomial_p_value", lambda k, n, a: binom.cdf(k, n, a)),
+    ("binomial_p_value", by_loop),
+    ("binomial_p_value", lambda k, n, a: np.float32(binom.cdf(k, n, a))),
+    ("examples_needed", lambda k, a, d: count_up(lambda n: binom.cdf(k, n, a) <= d, max(k, 1))),
+    (
+        "examples_needed",
         lambda k, a, d: float(next(n for n in range(max(k, 1), 10**6) if pvalues.binomial(k, n, a) <= d)),
-    ],
-    "hoeffding_p_value": [hoeffding, lambda s, n, a: np.array(math.exp(-n * entropy(min(s / n, a), a)))],
-    "tight_p_value": [tight, tight_by_cumsum, lambda s, n, a: min([1.0, *hinges(s, n, a)])],
-}
-WRONG = {
-    "binomial_p_value": {
-        "includes `errors` itself": lambda k, n, a: binom.cdf(k - 1, n, a),
-        "not of exactly so many": lambda k, n, a: binom.pmf(k, n, a),
-        "few errors are the evidence": lambda k, n, a: binom.sf(k - 1, n, a),
-        "not of the observed mean": lambda k, n, a: binom.cdf(k, n, k / n),
-        "normal approximation": lambda k, n, a: norm.cdf((k - n * a) / math.sqrt(n * a * (1 - a))),
-        "one has no error": lambda k, n, a: poisson.cdf(k, n * a),
-        "is there a return": lambda k, n, a: None,
-        "no outcome is worse than all wrong": lambda k, n, a: binom.cdf(k, n, a) - (k == n),
-        "sum the probabilities of 0, 1": lambda k, n, a: binom.cdf(0, n, a),
-        "exact, not approximate": lambda k, n, a: round(float(binom.cdf(k, n, a)), 2) if n > 3 else binom.cdf(k, n, a),
-    },
-    "examples_needed": {
-        "p equal to delta is still a rejection": lambda k, a, d: count_up(lambda n: binom.cdf(k, n, a) < d, max(k, 1)),
-        "one example too few": lambda k, a, d: count_up(lambda n: binom.cdf(k, n, a) <= d, max(k, 1)) - 1,
-        "whole number of examples": lambda k, a, d: math.log(d) / math.log(1 - a),
-        "every error costs examples": lambda k, a, d: math.ceil(math.log(d) / math.log(1 - a) - 1e-12),
-        "rule of thumb": lambda k, a, d: math.ceil(math.log(1 / d) / a),
-        "it may be luck": lambda k, a, d: int(k / a) + 1,
-        "includes `errors` itself": lambda k, a, d: count_up(lambda n: binom.cdf(k - 1, n, a) <= d, max(k, 1)),
-        "p = (1 - alpha)**n, and 0.5**2": lambda k, a, d: 10,
-    },
-    "hoeffding_p_value": {
-        "weaker exp(-2 n gap**2)": lambda s, n, a: math.exp(-2 * n * max(a - s / n, 0) ** 2),
-        "the mean first": lambda s, n, a: math.exp(-n * entropy(a, min(s / n, a))) if s else 0.0,
-        "counts n times": lambda s, n, a: math.exp(-entropy(min(s / n, a), a)),
-        "cap the mean at alpha": lambda s, n, a: math.exp(-n * entropy(s / n, a)),
-        "0 log 0 is 0": lambda s, n, a: math.exp(-n * entropy(min(s / n, a), a)) if s else math.nan,
-        "round nothing": lambda s, n, a: hoeffding(math.ceil(s), n, a),
-        "with a = loss_sum / n": lambda s, n, a: 0.5,
-    },
-    "tight_p_value": {
-        "not over the first few": lambda s, n, a: min([1, *hinges(s, n, a)[:1], *hinges(s, n, a)[-1:]]),
-        "this is one hinge": lambda s, n, a: min(1, hinges(s, n, a)[0]),
-        "never negative": lambda s, n, a: min(1, *((c - n * a) / (c - s) for c in range(math.floor(s) + 1, n + 1))),
-        "evidence that is not there": lambda s, n, a: tight(math.floor(s), n, a),
-        "gives evidence away": lambda s, n, a: tight(math.ceil(s), n, a),
-        "stops before b": lambda s, n, a: min([1, *hinges(s, n, a, last=1)]),
-        "a probability needs no bound above 1": lambda s, n, a: min(hinges(s, n, a)),
-        "it would divide by zero": lambda s, n, a: min(hinge(c, n, a) / (c - s) for c in range(math.floor(s), n + 1)),
-        "min over every integer c > s": lambda s, n, a: pvalues.bentkus(s, n, a) if s == 5 else tight(s, n, a),
-    },
-}
-
-
-@pytest.mark.parametrize(("name", "answer"), [(name, answer) for name in RIGHT for answer in RIGHT[name]])
-def test_a_right_answer_is_accepted(name, answer, capsys):
-    getattr(exercises, name)(answer)
-    assert capsys.readouterr().out == f"{name}: correct\n"
-
-
-@pytest.mark.parametrize("name", RIGHT)
-def test_the_solution_that_is_shown_is_accepted(name, capsys):
-    getattr(exercises, name)(exercises.EXERCISES[name][1])
-    exercises.solution(name)
-    assert "correct" in (shown := capsys.readouterr().out) and "def " in shown
-
-
-@pytest.mark.parametrize(("name", "misconception"), [(name, text) for name in WRONG for text in WRONG[name]])
-def test_a_wrong_answer_is_refused_with_its_misconception(name, misconception):
-    with pytest.raises(AssertionError) as refusal:
-        getattr(exercises, name)(WRONG[name][misconception])
-    assert misconception in str(refusal.value)
-    assert "want" in str(refusal.value) and "=" in str(refusal.value)
-
-
-@pytest.mark.parametrize("name", WRONG)
-def test_every_misconception_that_the_checker_knows_has_a_wrong_answer_here(name, monkeypatch):
-    known = set()
-    monkeypatch.setattr(checkers, "compare", lambda answer, right, names, cases, mistakes: known.update(mistakes))
-    getattr(exercises, name)(None)
-    assert known
-    assert not {text for text in known if not any(part in text for part in WRONG[name])}
-
-
-@pytest.mark.parametrize("name", RIGHT)
-def test_an_untouched_stub_is_one_quiet_line(name, capsys):
-    def stub(*_):
-        raise NotImplementedError
-
-    getattr(exercises, name)(stub)
-    assert capsys.readouterr().out == f"{name}: not attempted yet\n"
+    ),
+    ("hoeffding_p_value", hoeffding),
+    ("hoeffding_p_value", lambda s, n, a: np.array(math.exp(-n * entropy(min(s / n, a), a)))),
+    ("tight_p_value", tight),
+    ("tight_p_value", tight_by_cumsum),
+    ("tight_p_value", lambda s, n, a: min([1.0, *hinges(s, n, a)])),
+]
+WRONG = [
+    ("binomial_p_value", lambda k, n, a: binom.cdf(k - 1, n, a), "includes `errors` itself"),
+    ("binomial_p_value", lambda k, n, a: binom.pmf(k, n, a), "not of exactly so many"),
+    ("binomial_p_value", lambda k, n, a: binom.sf(k - 1, n, a), "few errors are the evidence"),
+    ("binomial_p_value", lambda k, n, a: binom.cdf(k, n, k / n), "not of the observed mean"),
+    ("binomial_p_value", lambda k, n, a: norm.cdf((k - n * a) / math.sqrt(n * a * (1 - a))), "normal approximation"),
+    ("binomial_p_value", lambda k, n, a: poisson.cdf(k, n * a), "one has no error"),
+    ("binomial_p_value", lambda k, n, a: None, "is there a return"),
+    ("binomial_p_value", lambda k, n, a: binom.cdf(k, n, a) - (k == n), "no outcome is worse than all wrong"),
+    ("binomial_p_value", lambda k, n, a: binom.cdf(0, n, a), "sum the probabilities of 0, 1"),
+    (
+        "binomial_p_value",
+        lambda k, n, a: round(float(binom.cdf(k, n, a)), 2) if n > 3 else binom.cdf(k, n, a),
+        "exact, not approximate",
+    ),
+    ("binomial_p_value", lambda k, n, a: binom.sf(k, n, a), "the probability of more errors"),
+    (
+        "binomial_p_value",
+        lambda k, n, a: binom.cdf(k, n, a) if n == 2 else 1 / 0,
+        "ZeroDivisionError: division by zero in",
+    ),
+    (
+        "examples_needed",
+        lambda k, a, d: count_up(lambda n: binom.cdf(k, n, a) < d, max(k, 1)),
+        "p equal to delta is still a rejection",
+    ),
+    (
+        "examples_needed",
+        lambda k, a, d: count_up(lambda n: binom.cdf(k, n, a) <= d, max(k, 1)) - 1,
+        "one example too few",
+    ),
+    ("examples_needed", lambda k, a, d: math.log(d) / math.log(1 - a), "whole number of examples"),
+    ("examples_needed", lambda k, a, d: math.ceil(math.log(d) / math.log(1 - a) - 1e-12), "every error costs examples"),
+    ("examples_needed", lambda k, a, d: math.ceil(math.log(1 / d) / a), "rule of thumb"),
+    ("examples_needed", lambda k, a, d: int(k / a) + 1, "it may be luck"),
+    (
+        "examples_needed",
+        lambda k, a, d: count_up(lambda n: binom.cdf(k - 1, n, a) <= d, max(k, 1)),
+        "includes `errors` itself",
+    ),
+    ("examples_needed", lambda k, a, d: 10, "p = (1 - alpha)**n, and 0.5**2"),
+    ("examples_needed", lambda k, a, d: count_up(lambda n: binom.cdf(k, n, d) <= a, max(k, 1)), "have changed places"),
+    ("examples_needed", lambda k, a, d: count_up(lambda n: binom.cdf(0, n, a) <= d) + 20 * k, "must be at most delta"),
+    ("examples_needed", lambda k, a, d: int(math.log(d) / math.log(1 - a)), "the first with p <= delta"),
+    ("examples_needed", lambda k, a, d: 2 if a == 0.5 else 100, "without an error p = (1 - alpha)**n"),
+    ("hoeffding_p_value", lambda s, n, a: math.exp(-2 * n * max(a - s / n, 0) ** 2), "weaker exp(-2 n gap**2)"),
+    ("hoeffding_p_value", lambda s, n, a: math.exp(-n * entropy(a, min(s / n, a))) if s else 0.0, "the mean first"),
+    ("hoeffding_p_value", lambda s, n, a: math.exp(-entropy(min(s / n, a), a)), "counts n times"),
+    ("hoeffding_p_value", lambda s, n, a: math.exp(-n * entropy(s / n, a)), "cap the mean at alpha"),
+    ("hoeffding_p_value", lambda s, n, a: math.exp(-n * entropy(min(s / n, a), a)) if s else math.nan, "0 log 0 is 0"),
+    ("hoeffding_p_value", lambda s, n, a: hoeffding(math.ceil(s), n, a), "round nothing"),
+    ("hoeffding_p_value", lambda s, n, a: 0.5, "with a = loss_sum / n"),
+    ("hoeffding_p_value", lambda s, n, a: math.exp(n * entropy(min(s / n, a), a)), "the sign: evidence makes"),
+    ("hoeffding_p_value", lambda s, n, a: min(1, math.exp(n * entropy(min(s / n, a), a))), "where it is capped"),
+    ("hoeffding_p_value", lambda s, n, a: math.exp(-n * entropy(min(s / n, a), a) / math.log(2)), "not of base 2"),
+    ("hoeffding_p_value", lambda s, n, a: math.exp(-n * entropy(min(s / n, a), a) / math.log(10)), "not of base 10"),
+    ("hoeffding_p_value", lambda s, n, a: 2 ** (-n * entropy(min(s / n, a), a)), "this is a power of 2"),
+    ("hoeffding_p_value", lambda s, n, a: entropy(min(s / n, a), a), "this is h1 alone"),
+    (
+        "hoeffding_p_value",
+        lambda s, n, a: math.nan if s / n > a else hoeffding(s, n, a),
+        "above alpha is no evidence: p = 1",
+    ),
+    ("tight_p_value", lambda s, n, a: min([1, *hinges(s, n, a)[:1], *hinges(s, n, a)[-1:]]), "not over the first few"),
+    ("tight_p_value", lambda s, n, a: min(1, hinges(s, n, a)[0]), "this is one hinge"),
+    (
+        "tight_p_value",
+        lambda s, n, a: min(1, *((c - n * a) / (c - s) for c in range(math.floor(s) + 1, n + 1))),
+        "never negative",
+    ),
+    ("tight_p_value", lambda s, n, a: tight(math.floor(s), n, a), "evidence that is not there"),
+    ("tight_p_value", lambda s, n, a: tight(math.ceil(s), n, a), "gives evidence away"),
+    ("tight_p_value", lambda s, n, a: min([1, *hinges(s, n, a, last=1)]), "stops before b"),
+    ("tight_p_value", lambda s, n, a: min(hinges(s, n, a)), "a probability needs no bound above 1"),
+    (
+        "tight_p_value",
+        lambda s, n, a: min(hinge(c, n, a) / (c - s) for c in range(math.floor(s), n + 1)),
+        "it would divide by zero",
+    ),
+    (
+        "tight_p_value",
+        lambda s, n, a: pvalues.bentkus(s, n, a) if s == 5 else tight(s, n, a),
+        "min over every integer c > s",
+    ),
+    ("tight_p_value", lambda s, n, a: tight(s, n, a) if s == int(s) else 0.5, "c - s keeps its fraction"),
+    ("tight_p_value", lambda s, n, a: tight(s, n, a) if s != 0.9 else 0.5, "c = n is a candidate, too"),
+]
+(
+    test_right_answers_are_accepted,
+    test_wrong_answers_are_refused_by_name,
+    test_every_misconception_of_a_checker_is_told_to_somebody,
+) = right_and_wrong(RIGHT, WRONG)
 
 
 # --- figures: what they say is true ---
