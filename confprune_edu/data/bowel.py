@@ -32,7 +32,7 @@ def fetch(tables, u, v):
     return upper + (lower - upper) * u
 
 
-def _vessels(rng, trees=40, steps=130):
+def vessels(rng, trees=40, steps=130):
     """Vessels seen through the mucosa (TILE, TILE), 0 to 1.5: walks that turn slowly, fork and grow thinner."""
     place, head = rng.random((trees, 2)) * TILE, rng.random(trees) * 2 * np.pi
     width, turn = rng.choice([1.0, 0.6, 0.5], trees), np.zeros(trees)
@@ -78,7 +78,7 @@ class Tube:
     def __init__(self, rng):
         self.radius, self.bend = _folds(rng)[None], rng.normal(0, 0.1, (2, 1)).astype(F)
         blotches, grain = noise(rng, (TILE, TILE), 1.4, 1, 40), noise(rng, (TILE, TILE), 0.4, 12, 110)
-        self.textures = np.stack([blotches, grain, _vessels(rng)])
+        self.textures = np.stack([blotches, grain, vessels(rng)])
 
     def around(self, points):
         """Distance from the tube's axis and angle around it, (n,) each."""

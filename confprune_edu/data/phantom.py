@@ -145,7 +145,7 @@ class Video:
         """A place in the field, and the polyp on the wall there, as large as its share of the frame asks for."""
         u, v, tissue, _ = self.field(32)
         tissue = ndimage.binary_erosion(tissue, iterations=2)
-        rays = self.camera.T @ _rays(u[tissue], v[tissue])
+        rays = self.camera.T @ rays_through(u[tissue], v[tissue])
         far = march(self.tube.gap, self.origin, rays, 0.05, 30)
         points = self.origin + far * rays
         inward = normals(self.tube.gap, points, 0.06)
@@ -176,10 +176,10 @@ class Video:
         shown = rng.random() >= self.centre.empty
         solid = self.polyp if shown else self.tube
         for loose in (1, 0.5, 0):  # where the scope moves into the wall, or loses the polyp: move it less
-            origin, camera, aim = self._moved(rng, loose, size)
+            origin, camera, aim = self.moved(rng, loose, size)
             tool = _tool(u, v, aim) * self.tool
             seen = tissue & (tool == 0)
-            hits = _look(solid, shown, origin, camera.T @ _rays(u[seen], v[seen]))
+            hits = look(solid, shown, origin, camera.T @ rays_through(u[seen], v[seen]))
             if solid.gap(origin)[0] > 0.15 and hits[2].any() == shown:
                 break
         image, mask = np.empty((size, size, 3), F), np.zeros((size, size), bool)
@@ -191,7 +191,7 @@ class Video:
         _decorate(self, image, tissue | cap)
         return _recorded(rng, self.blur, image), mask
 
-    def _moved(self, rng, loose, size):
+    def moved(self, rng, loose, size):
         """Another place of the scope, its turn, and where in the field it sees the polyp's foot: amid a pixel."""
         far = np.linalg.norm(self.polyp.base - self.origin)
         origin = self.origin + F(loose * 0.08 * far) * rng.standard_normal((3, 1), F)
@@ -199,13 +199,13 @@ class Video:
         aim = low + (self.aim + loose * rng.normal(0, 0.08, 2) + 1) / 2 * (high - low)
         aim = ((np.floor(aim * size) + 0.5) / size - low) / (high - low) * 2 - 1
         foot = unit(self.polyp.base - origin)[:, 0]
-        return origin, turned(self.camera @ foot, _rays(*aim[:, None])[:, 0]) @ self.camera, aim
+        return origin, turned(self.camera @ foot, rays_through(*aim[:, None])[:, 0]) @ self.camera, aim
 
 
 # The picture: what the rays meet, its colour, its light, what the recorder makes of it
 
 
-def _rays(u, v):
+def rays_through(u, v):
     """Directions, right, down and forward, of the points u, v of the field, each -1..1: an equidistant lens."""
     x, y = u * ASPECT, v
     radius = np.sqrt(x * x + y * y) + F(1e-6)
@@ -213,7 +213,7 @@ def _rays(u, v):
     return np.stack([sine * x, sine * y, np.cos(LENS * radius)]).astype(F)
 
 
-def _look(solid, shown, origin, rays):
+def look(solid, shown, origin, rays):
     """What the rays meet: points, normals; whether it is the polyp; how far polyp and wall are apart, in radii."""
     tube = solid.tube if shown else solid
     far = march(tube.gap, origin, rays, 0.05, 30)
@@ -251,7 +251,7 @@ def _mucosa(video, points, on):
     return albedo, stain, grain * np.where(on, F(video.pits), F(0.12))
 
 
-def _light(inward, lamp, edge):
+def lighting(inward, lamp, edge):
     """Light (n,) on the tissue, which falls off with the distance and is less at the polyp's foot; gloss (n,) of it."""
     distance2 = (lamp * lamp).sum(0)
     shade = np.maximum((inward * lamp).sum(0) / np.sqrt(distance2), 0)
@@ -264,7 +264,7 @@ def _painted(rng, video, seen, origin, camera, points, inward, on, edge):
     lamp = origin + F(0.06) * camera[:1].T - points
     albedo, stain, bumps = _mucosa(video, points, on)
     inward = unit(inward + bumps * (camera[:1] - camera[1:2]).T)
-    light, gloss = _light(inward, lamp, edge)
+    light, gloss = lighting(inward, lamp, edge)
     radiance = (albedo + gloss) * light + F(0.05) * albedo**2
     colours = _exposed(radiance, radiance + stain * (DYED * light - radiance), video.mean, video.centre.contrast)
     shine = _shine(rng, video, inward, lamp, camera, seen) * np.clip(3 * colours[0] - F(0.6), 0, F(0.9))

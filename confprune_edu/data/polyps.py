@@ -264,7 +264,7 @@ def _digest_of_file(file: Path) -> bytes:
     return hashlib.sha256(file.read_bytes()).digest()
 
 
-def _digest(arrays: dict[str, NDArray[Any]]) -> NDArray[np.uint8]:
+def digest(arrays: dict[str, NDArray[Any]]) -> NDArray[np.uint8]:
     """Safetensors notices a file cut short, not a changed byte."""
     key = hashlib.sha256(arrays["images"].data)
     key.update(arrays["masks"].data)
@@ -280,7 +280,7 @@ def _read_cache(file: Path | None, shape: tuple[int, int]) -> dict[str, NDArray[
         arrays = safetensors.numpy.load_file(file)
         if arrays["images"].shape != (n, 3, size, size) or arrays["masks"].shape != (n, size, size):
             raise ValueError("other shapes")
-        if not np.array_equal(arrays.pop("sha256"), _digest(arrays)):
+        if not np.array_equal(arrays.pop("sha256"), digest(arrays)):
             raise ValueError("other contents than were written")
     except (safetensors.SafetensorError, OSError, KeyError, ValueError) as problem:
         warnings.warn(f"{file} is damaged and is made again ({problem})", stacklevel=3)
@@ -294,7 +294,7 @@ def _write_cache(file: Path | None, arrays: dict[str, NDArray[Any]]) -> None:
     part = file.with_suffix(f".{os.getpid()}.part")
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
-        safetensors.numpy.save_file({**arrays, "sha256": _digest(arrays)}, part)
+        safetensors.numpy.save_file({**arrays, "sha256": digest(arrays)}, part)
         os.replace(part, file)
     except (OSError, safetensors.SafetensorError) as problem:  # the latter where the folder exists but is read-only
         with contextlib.suppress(OSError):

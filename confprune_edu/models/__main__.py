@@ -82,12 +82,12 @@ def _polyp_losses(options):
     families: dict[str, dict[str, Any]] = {
         "magnitude": {},
         "batch-norm": {"finish": partial(update_bn, frames.images[known][::4].split(32))},
-        "layerwise": {"scores": {name: _rank(weight) for name, weight in pruning.magnitude(model).items()}},
+        "layerwise": {"scores": {name: rank(weight) for name, weight in pruning.magnitude(model).items()}},
     }
     tables: dict[str, np.ndarray] = {}
     for family, how in families.items():
         some = evaluation.loss_tables(model, (unseen.images, unseen.masks), POLYP_RATIOS, wanted, **how)
-        tables |= {f"{family}/{loss}": _half_up(table) for loss, table in some.items()}
+        tables |= {f"{family}/{loss}": half_up(table) for loss, table in some.items()}
     return {
         "ratios": POLYP_RATIOS,
         "centre": unseen.centre.astype(np.int8),
@@ -97,12 +97,12 @@ def _polyp_losses(options):
     }
 
 
-def _rank(scores):
+def rank(scores):
     """Share of the layer's weights that are at most as large, in (0, 1]: pruning by it takes as much of every layer."""
     return scores.flatten().argsort().argsort().reshape(scores.shape).add(1) / scores.numel()
 
 
-def _half_up(table):
+def half_up(table):
     """The losses in half precision, rounded up: what is recorded never understates a loss."""
     half = table.astype(np.float16)
     return np.where(half < table, np.nextafter(half, np.float16(1)), half)

@@ -70,9 +70,11 @@ def test_splits_are_a_loop_of_calibrations(kind, p_value, procedure):
 
 
 def test_every_row_is_drawn_equally_often_and_every_subset_has_its_size():
-    table = np.eye(20)  # the sums of a subset are its mask
-    drawn, _ = validation._split(table, 0.5, 7, "tight", 4000, np.random.default_rng(0))
-    assert (drawn.sum(axis=1) == 7).all() and set(np.unique(drawn)) == {0, 1}
+    table = 0.5 ** np.arange(1, 21)[:, None]  # the sum over the rows that are left tells, bit by bit, which these are
+    got = repeated_splits(table, [0.5], n_calibration=7, trials=4000, seed=0, alpha=0.9, delta=0.1)
+    left = np.rint(got.test_risk * 13 * 2**20).astype(int)
+    drawn = 1 - (left[:, None] >> np.arange(20) & 1)
+    assert (drawn.sum(axis=1) == 7).all()
     assert len(np.unique(drawn, axis=0)) > 3500  # of 77,520
     together = drawn.T @ drawn / 4000
     off = together[~np.eye(20, dtype=bool)]

@@ -216,8 +216,8 @@ def test_masks_leave_out_boxes_and_tools(monkeypatch):
 def test_a_mask_is_where_the_polyp_is_nearer_than_the_wall(centre):
     video = phantom.Video(np.random.default_rng(centre), centre)
     u, v, tissue, _ = video.field(64)
-    rays = video.camera.T @ phantom._rays(u[tissue], v[tissue])
-    points, _, on, _ = phantom._look(video.polyp, True, video.origin, rays)
+    rays = video.camera.T @ phantom.rays_through(u[tissue], v[tissue])
+    points, _, on, _ = phantom.look(video.polyp, True, video.origin, rays)
     assert on.any() and not on.all()
     np.testing.assert_array_equal(on, video.polyp.body(points) < video.tube.gap(points))
     assert np.quantile(np.abs(video.polyp.gap(points)), 0.9) < 0.02  # the points lie on the tissue, outlines apart
@@ -229,9 +229,9 @@ def test_the_moved_scope_sees_the_polyps_foot_in_the_middle_of_a_pixel(size):
     video = phantom.Video(rng, 5)
     x0, x1, y0, y1 = video.border[:4]
     for loose in (1, 0):
-        origin, camera, aim = video._moved(rng, loose, size)
+        origin, camera, aim = video.moved(rng, loose, size)
         foot = camera @ bowel.unit(video.polyp.base - origin)
-        np.testing.assert_allclose(foot, phantom._rays(*aim[:, None]), atol=1e-4)
+        np.testing.assert_allclose(foot, phantom.rays_through(*aim[:, None]), atol=1e-4)
         pixel = (np.array([x0, y0]) + (aim + 1) / 2 * np.array([x1 - x0, y1 - y0])) * size - 0.5
         np.testing.assert_allclose(pixel, pixel.round(), atol=1e-4)
     np.testing.assert_array_equal(origin, video.origin)
@@ -283,12 +283,12 @@ def test_between_videos_the_cast_turns_from_warm_to_pale(monkeypatch):
 
 def test_light_falls_off_with_distance_angle_and_at_the_polyps_foot():
     towards = np.array([[0], [0], [1.0]])
-    near, gloss = phantom._light(towards, 2 * towards, np.array([99.0]))
-    far, _ = phantom._light(towards, 4 * towards, np.array([99.0]))
+    near, gloss = phantom.lighting(towards, 2 * towards, np.array([99.0]))
+    far, _ = phantom.lighting(towards, 4 * towards, np.array([99.0]))
     assert 3.5 < near / far < 4
-    steep, matt = phantom._light(bowel.unit(np.array([[2], [0], [1.0]])), 2 * towards, np.array([99.0]))
+    steep, matt = phantom.lighting(bowel.unit(np.array([[2], [0], [1.0]])), 2 * towards, np.array([99.0]))
     assert 0.4 < steep / near < 0.8 and matt < gloss / 10
-    assert phantom._light(towards, 2 * towards, np.array([0.0]))[0] == pytest.approx(0.65 * near)
+    assert phantom.lighting(towards, 2 * towards, np.array([0.0]))[0] == pytest.approx(0.65 * near)
 
 
 def test_brightness_spreads_as_in_the_real_frames(crowd):
@@ -445,7 +445,7 @@ def test_a_polyp_stands_on_its_foot(seed):
 
 
 def test_vessels_are_thin_and_repeat():
-    drawn = bowel._vessels(np.random.default_rng(0))
+    drawn = bowel.vessels(np.random.default_rng(0))
     assert drawn.shape == (256, 256) and drawn.min() >= 0 and drawn.max() <= 1.5
     assert 0.02 < (drawn > 0.5).mean() < 0.4
     seam, inside = np.abs(drawn[:, 0] - drawn[:, -1]).mean(), np.abs(np.diff(drawn, axis=1)).mean()

@@ -18,10 +18,10 @@ from confprune_edu.models import __main__, __main__ as models_main
 
 def squares(n, seed=0, size=32):
     """Dark frames with one bright square each, as PolypFrames: a task that a UNet learns at once."""
-    rng, masks = np.random.default_rng(seed), np.zeros((n, 1, size, size), bool)
+    rng, masks, side = np.random.default_rng(seed), np.zeros((n, 1, size, size), bool), size * 3 // 8
     for mask in masks:
-        y, x = rng.integers(0, size - 12, 2)
-        mask[0, y : y + 12, x : x + 12] = True
+        y, x = rng.integers(0, size - side, 2)
+        mask[0, y : y + side, x : x + side] = True
     images = np.clip(masks * 0.6 + rng.random((n, 3, size, size)) * 0.4, 0, 1).astype(np.float32)
     names = tuple(f"{i}.jpg" for i in range(n))
     centre, group = np.ones(n, int), np.arange(n)
@@ -50,7 +50,7 @@ def test_skips_bring_the_detail_back():
 
 
 def test_training_is_deterministic_and_leaves_the_random_state():
-    frames, before = squares(20), torch.get_rng_state()
+    frames, before = squares(20, size=16), torch.get_rng_state()
     one, other, third = (models.train_polyp_unet(frames, seed=seed, epochs=1) for seed in (1, 1, 2))
     assert torch.equal(torch.get_rng_state(), before)
     same = [torch.equal(a, b) for a, b in zip(one.parameters(), other.parameters(), strict=True)]
@@ -59,8 +59,8 @@ def test_training_is_deterministic_and_leaves_the_random_state():
 
 
 def test_training_learns():
-    model = models.train_polyp_unet(squares(64), epochs=12)
-    fresh = squares(16, seed=1)
+    model = models.train_polyp_unet(squares(32, size=16), epochs=10)
+    fresh = squares(16, seed=1, size=16)
     with torch.inference_mode():
         found = 1 - losses.one_minus_dice(model(fresh.images), None, fresh.masks)
     assert found.mean() > 0.8
@@ -81,14 +81,14 @@ def test_quality_is_by_centre_and_over_all_frames():
 
 def test_records_never_understate_a_loss():
     table = np.random.default_rng(0).random((50, 3))
-    half = __main__._half_up(table)
+    half = __main__.half_up(table)
     assert half.dtype == np.float16 and (half >= table).all() and (half - table).max() < 1e-3
-    assert __main__._half_up(np.array([0.0, 1.0])).tolist() == [0, 1]
+    assert __main__.half_up(np.array([0.0, 1.0])).tolist() == [0, 1]
 
 
 def test_ranks_by_layer_prune_every_layer_alike():
     model = models.load("polyp-unet")
-    ranks = {name: __main__._rank(weight) for name, weight in pruning.magnitude(model).items()}
+    ranks = {name: __main__.rank(weight) for name, weight in pruning.magnitude(model).items()}
     pruned = pruning.prune(model, 0.4, ranks)
     shares = [float((w == 0).float().mean()) for w in pruning.prunable(pruned).values() if w.numel() > 100]
     assert max(abs(share - 0.4) for share in shares) < 0.01
@@ -184,7 +184,7 @@ def test_recorded_losses_are_those_of_the_shipped_network(unseen):
     families = {
         "magnitude": {},
         "batch-norm": {"finish": partial(update_bn, known[::4].split(32))},
-        "layerwise": {"scores": {name: __main__._rank(w) for name, w in pruning.magnitude(model).items()}},
+        "layerwise": {"scores": {name: __main__.rank(w) for name, w in pruning.magnitude(model).items()}},
     }
     wanted = {"one_minus_dice": losses.one_minus_dice, "false_negative_rate": losses.false_negative_rate}
     for family, how in families.items():

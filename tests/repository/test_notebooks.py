@@ -1,6 +1,7 @@
 """The notebooks as committed: whole, executed in order, readable without a kernel, and alive under other parameters.
 
-nbval runs each of them at its default parameters and checks the outputs of the cells tagged nbval-check-output.
+A run is dear, so that each is made once and serves all the claims on it: one run of a lesson as it is handed out, and
+a few under other parameters, with its exercises solved.
 """
 
 import os
@@ -12,8 +13,8 @@ import nbformat
 import papermill
 import pytest
 
+from confprune_edu import data
 from confprune_edu.course import runner
-from confprune_edu.data import polyps
 
 FOLDER = Path(__file__).parents[2] / "notebooks"
 NOTEBOOKS = sorted(FOLDER.glob("*.ipynb"))
@@ -27,6 +28,19 @@ def notebook(request):
 
 def code_cells(notebook):
     return [cell for cell in notebook.cells if cell.cell_type == "code"]
+
+
+def tags(cell):
+    return cell.metadata.get("tags", [])
+
+
+def exercise(cell):
+    """The name of the exercise that the cell holds, or None."""
+    return next((tag.removeprefix("exercise:") for tag in tags(cell) if tag.startswith("exercise:")), None)
+
+
+def printed(cell):
+    return "".join(output.text for output in cell.outputs)
 
 
 def test_there_are_notebooks():
@@ -61,8 +75,8 @@ def test_the_anatomy_of_a_lesson(notebook):
     assert title.startswith("# ") and title.endswith("?")
     for part in ("**Run time:**", "**Needs torch:**", "What the guarantee does not say", "## Exercises", "## Recap"):
         assert part in text
-    assert sum("parameters" in cell.metadata.get("tags", []) for cell in notebook.cells) == 1
-    assert sum("headline" in cell.metadata.get("tags", []) for cell in notebook.cells) == 1
+    assert sum("parameters" in tags(cell) for cell in notebook.cells) == 1
+    assert sum("headline" in tags(cell) for cell in notebook.cells) == 1
 
 
 def test_code_cells_are_short(notebook):
@@ -72,7 +86,7 @@ def test_code_cells_are_short(notebook):
 
 
 def test_papermill_understands_every_parameter(notebook, tmp_path):
-    (cell,) = [cell for cell in notebook.cells if "parameters" in cell.metadata.get("tags", [])]
+    (cell,) = [cell for cell in notebook.cells if "parameters" in tags(cell)]
     nbformat.write(notebook, tmp_path / "n.ipynb")
     found = papermill.inspect_notebook(str(tmp_path / "n.ipynb"))
     assert len(found) == len(cell.source.splitlines())
@@ -95,68 +109,74 @@ EXTREMES = [
 ]
 
 
+@pytest.mark.long
+@pytest.mark.parametrize("name", NAMES)
+def test_a_lesson_as_handed_out(name, tmp_path):
+    """Within a small machine's memory and a minute of its core, with the outputs that are committed."""
+    committed = nbformat.read(FOLDER / f"{name}.ipynb", as_version=4)
+    before = os.times()
+    outcome, executed = run(name, {}, tmp_path)
+    after = os.times()
+    assert outcome.peak_mb is None or outcome.peak_mb < 1200
+    assert after.children_user + after.children_system - before.children_user - before.children_system < 60
+    assert outcome.headline
+    for cell, new in zip(code_cells(committed), code_cells(executed), strict=True):
+        if "nbval-check-output" in tags(cell):
+            assert printed(new) == printed(cell)
+        if exercise(cell):
+            assert printed(new).strip() == f"{exercise(cell)}: not attempted yet"
+
+
+@pytest.mark.long
 @pytest.mark.parametrize(("name", "parameters", "headline"), EXTREMES)
-def test_other_parameters(name, parameters, headline, tmp_path):
-    outcome = run(name, parameters, tmp_path)
+def test_a_lesson_under_other_parameters_and_solved(name, parameters, headline, tmp_path):
+    notebook = nbformat.read(FOLDER / f"{name}.ipynb", as_version=4)
+    for cell in notebook.cells:
+        if task := exercise(cell):
+            cell.source = f"exercises.{task}(exercises.EXERCISES[{task!r}][1])"
+    nbformat.write(notebook, tmp_path / f"{name}.ipynb")
+    outcome, executed = run(name, parameters, tmp_path, tmp_path)
     assert headline in outcome.headline
+    for cell in executed.cells:
+        if task := exercise(cell):
+            assert printed(cell).strip() == f"{task}: correct"
 
 
+def test_every_lesson_is_solved():
+    assert {name for name, *_ in EXTREMES} == set(NAMES)
+
+
+@pytest.mark.long
 def test_mnist_on_the_full_test_set(real_mnist, tmp_path):
-    from confprune_edu import data
-
     data.mnist(real_mnist, train=False)  # unpacks the files
-    outcome = run("05_mnist", {"data_root": str(real_mnist)}, tmp_path)
+    outcome, _ = run("05_mnist", {"data_root": str(real_mnist)}, tmp_path)
     assert "certified" in outcome.headline
 
 
+@pytest.mark.long
 def test_polypgen_on_a_part_of_the_real_frames(tmp_path, monkeypatch):
     if "CONFPRUNE_DATA" not in os.environ:
         pytest.skip("needs the environment variable CONFPRUNE_DATA: a folder that contains polypgen_256/")
-    pairs, _ = polyps._pairs(*polyps._centre_folders(Path(os.environ["CONFPRUNE_DATA"], "polypgen_256"), None))
-    for centre, *files in pairs[::25]:
-        for kind, file in zip(("images", "masks"), files, strict=True):
-            folder = tmp_path / "real" / f"data_C{centre}" / f"{kind}_C{centre}"
-            folder.mkdir(parents=True, exist_ok=True)
-            shutil.copyfile(file, folder / file.name)
+    real = Path(os.environ["CONFPRUNE_DATA"], "polypgen_256")
+    for image in sorted(real.glob("**/images_C?/*.jpg"))[::25]:
+        mask = image.parents[1] / image.parent.name.replace("images", "masks") / f"{image.stem}_mask.jpg"
+        for file in (image, mask):
+            copy = tmp_path / "real" / file.relative_to(real)
+            copy.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(file, copy)
     monkeypatch.setenv("CONFPRUNE_CACHE", str(tmp_path / "cache"))
-    outcome = run("07_polypgen_unet", {"data_root": str(tmp_path / "real"), "n_frames": 6, "trials": 20}, tmp_path)
+    parameters = {"data_root": str(tmp_path / "real"), "n_frames": 6, "trials": 20}
+    outcome, executed = run("07_polypgen_unet", parameters, tmp_path)
     assert "certified" in outcome.headline
-    found = re.findall(r"(\d+) losses, mean difference ([\d.]+)", (tmp_path / "07_polypgen_unet.ipynb").read_text())
+    found = re.findall(r"(\d+) losses, mean difference ([\d.]+)", nbformat.writes(executed))
     assert len(found) == 2
     assert all(int(count) >= 50 and float(difference) < 1e-3 for count, difference in found)  # recorded and live agree
 
 
-@pytest.mark.parametrize("name", NAMES)
-def test_a_notebook_stays_within_the_memory_of_a_small_machine(name, tmp_path):
-    outcome = run(name, {}, tmp_path)
-    assert outcome.peak_mb is None or outcome.peak_mb < 1200
-    assert outcome.headline
-
-
-@pytest.mark.parametrize("path", [path for path in NOTEBOOKS if '"exercise:' in path.read_text()], ids=lambda p: p.stem)
-def test_exercises_are_quiet_untouched_and_correct_with_the_solutions(path, tmp_path):
-    notebook = nbformat.read(path, as_version=4)
-    names = {}
-    for cell in code_cells(notebook):
-        for tag in cell.metadata.get("tags", []):
-            if tag.startswith("exercise:"):
-                name = names[cell.id] = tag.removeprefix("exercise:")
-                assert "".join(out.text for out in cell.outputs).strip() == f"{name}: not attempted yet"
-                cell.source = f"exercises.{name}(exercises.EXERCISES[{name!r}][1])"
-    nbformat.write(notebook, tmp_path / path.name)
-    (outcome,) = runner.run_notebooks({tmp_path / path.name: {}}, make(tmp_path / "solved"))
+def run(name, parameters, folder, source=FOLDER):
+    """The outcome of a run of `source`'s notebook, and its executed copy."""
+    copies = folder / "executed"
+    copies.mkdir()
+    (outcome,) = runner.run_notebooks({source / f"{name}.ipynb": parameters}, copies)
     assert outcome.failure == ""
-    solved = {cell.id: cell for cell in nbformat.read(tmp_path / "solved" / path.name, as_version=4).cells}
-    for cell, name in names.items():
-        assert "".join(out.text for out in solved[cell].outputs).strip() == f"{name}: correct"
-
-
-def make(folder):
-    folder.mkdir()
-    return folder
-
-
-def run(name, parameters, folder):
-    (outcome,) = runner.run_notebooks({FOLDER / f"{name}.ipynb": parameters}, folder)
-    assert outcome.failure == ""
-    return outcome
+    return outcome, nbformat.read(copies / f"{name}.ipynb", as_version=4)
