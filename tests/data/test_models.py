@@ -139,6 +139,7 @@ def test_training_learns():
     assert (answers(model, images[4000:]) == labels[4000:]).double().mean() > 0.85
 
 
+@pytest.mark.long
 def test_retraining_command_writes_a_file_that_loads(real_mnist, tmp_path, monkeypatch):
     out = tmp_path / "mnist-mlp.safetensors"
     command = ["train", "mnist-mlp", "--data-root", str(real_mnist), "--out", str(out), "--epochs", "1"]

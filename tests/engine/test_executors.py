@@ -42,35 +42,50 @@ def spawned(workers):
     return ProcessPoolExecutor(workers, mp_context=multiprocessing.get_context("spawn"))
 
 
-@pytest.mark.parametrize("pool", [ThreadPoolExecutor, spawned])
-def test_other_workers_give_the_same_table(pool, mlp, digits, local, unchanged):
-    with pool(2) as executor, unchanged(mlp):
+@pytest.fixture(scope="module")
+def processes():
+    with spawned(2) as executor:
+        yield executor
+
+
+@pytest.fixture(scope="module")
+def threads():
+    with ThreadPoolExecutor(2) as executor:
+        yield executor
+
+
+@pytest.mark.parametrize("pool", ["threads", pytest.param("processes", marks=pytest.mark.long)])
+def test_other_workers_give_the_same_table(pool, request, mlp, digits, local, unchanged):
+    executor = request.getfixturevalue(pool)
+    with unchanged(mlp):
         table = evaluation.loss_table(mlp, digits, RATIOS, losses.error, executor=executor)
         tables = evaluation.loss_tables(mlp, digits, RATIOS, {"a": losses.error}, executor=executor)
     np.testing.assert_array_equal(table, local)
     np.testing.assert_array_equal(tables["a"], local)
 
 
-def test_inputs_alone_scores_and_finish_travel(mlp, digits):
+@pytest.mark.long
+def test_inputs_alone_scores_and_finish_travel(mlp, digits, processes):
     scores = {
         name: torch.rand(w.shape, generator=torch.Generator().manual_seed(0)) for name, w in mlp.named_parameters()
     }
     scores = {name: score for name, score in scores.items() if name.endswith("weight")}
     how = {"scores": scores, "finish": partial(nn.Module.requires_grad_, requires_grad=False)}
     want = evaluation.loss_table(mlp, digits[0][:300], RATIOS, losses.disagreement, batch_size=16, **how)
-    with spawned(1) as executor:
-        how["executor"] = executor
-        got = evaluation.loss_table(mlp, digits[0][:300], RATIOS, losses.disagreement, batch_size=16, **how)
+    how["executor"] = processes
+    got = evaluation.loss_table(mlp, digits[0][:300], RATIOS, losses.disagreement, batch_size=16, **how)
     np.testing.assert_array_equal(got, want)
 
 
+@pytest.mark.long
 def test_a_dask_cluster_survives_the_death_of_a_worker(mlp, digits, local, tmp_path):
     import dask
     from distributed import Client, LocalCluster
 
     quiet = {"distributed.admin.large-graph-warning-threshold": "1GB", "distributed.logging.distributed": "critical"}
-    cluster = partial(LocalCluster, n_workers=2, threads_per_worker=1, host="127.0.0.1", dashboard_address=None)
-    with dask.config.set(quiet), cluster(silence_logs=50) as two, Client(two) as client:
+    # a worker that imports torch in the middle of its work does not answer meanwhile, and is given up on a busy machine
+    how = dict(threads_per_worker=1, host="127.0.0.1", dashboard_address=None, preload="confprune_edu.evaluation")
+    with dask.config.set(quiet), LocalCluster(n_workers=2, silence_logs=50, **how) as two, Client(two) as client:
         pids = set(client.run(os.getpid).values())
         deadly = partial(until_killed, str(tmp_path / "marker"))
         table = evaluation.loss_table(mlp, digits, RATIOS, deadly, executor=client.get_executor(pure=False))
@@ -78,6 +93,7 @@ def test_a_dask_cluster_survives_the_death_of_a_worker(mlp, digits, local, tmp_p
     np.testing.assert_array_equal(table, local)
 
 
+@pytest.mark.long
 def test_a_broken_process_pool_is_reported(mlp, digits):
     with spawned(1) as executor, pytest.raises(RuntimeError, match=r"piece 1 of .* or the executor is broken"):
         evaluation.loss_table(mlp, digits, RATIOS, always_killed, executor=executor)
