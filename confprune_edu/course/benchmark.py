@@ -9,6 +9,7 @@ with denormal numbers take many times as long, and nobody needs them.
 """
 
 import copy
+import functools
 import platform
 import statistics
 import time
@@ -26,9 +27,11 @@ from torch.utils.data import DataLoader, TensorDataset
 
 from confprune_edu import data, evaluation, losses, models, pruning, validation
 from confprune_edu.course.runner import cores
+from confprune_edu.engine.kernels import ONEDNN
 from confprune_edu.plots.picture import BLUE, GREY, Picture, blank, capital, styled, tell
 
 Ways = Mapping[str, Callable[[], Any]]
+Plan = list[tuple[str, Callable[..., Ways], tuple[int, ...]]]  # a table's title, its ways, and their sizes
 
 
 @dataclass(frozen=True)
@@ -95,29 +98,22 @@ def mlp_ways(n: int, m: int) -> Ways:
 
 def _dense_products(model: nn.Module, n: int, m: int) -> Callable[[], None]:
     """The products of all linear layers at all ratios, by the kernel that is the fastest here."""
-    weights = [w.detach() for w in pruning.prunable(model).values()]
-    weights = [w * (w.abs() >= torch.finfo(w.dtype).tiny) for w in weights]
-    inputs = [torch.rand(n, w.shape[1]) for w in weights]
-
-    def once(product: Callable[[Tensor, Tensor], Tensor]) -> None:
-        with torch.inference_mode():
-            for x, w in zip(inputs, weights, strict=True):
-                product(x, w)
-
+    weights = [weight.detach() for weight in pruning.prunable(model).values()]
+    weights = [weight * (weight.abs() >= torch.finfo(weight.dtype).tiny) for weight in weights]  # without denormals
+    inputs = [torch.rand(n, weight.shape[1]) for weight in weights]
     kernels: list[Callable[[Tensor, Tensor], Tensor]] = [nn.functional.linear]
-    if torch.backends.mkldnn.is_available():
+    if ONEDNN is not None:
         kernels.append(lambda x, w: nn.functional.linear(x.to_mkldnn(), w.to_mkldnn()).to_dense())
-    if (compiled := getattr(torch.ops.mkldnn, "_linear_pointwise", None)) is not None:  # what torch.compile would take
-        kernels.append(lambda x, w: compiled(x, w, None, "none", [], ""))
-    ways = {str(k): lambda kernel=kernel: once(kernel) for k, kernel in enumerate(kernels)}
-    found = race("kernels", ways, 3).seconds
-    fastest = kernels[int(min(found, key=lambda name: found[name]))]
+        kernels.append(lambda x, w: ONEDNN(x, w, None, "none", [], ""))  # what torch.compile takes
 
-    def products() -> None:
-        for _ in range(m):
-            once(fastest)
+    def products(kernel: Callable[[Tensor, Tensor], Tensor], times: int) -> None:
+        with torch.inference_mode():
+            for x, w in [*zip(inputs, weights, strict=True)] * times:
+                kernel(x, w)
 
-    return products
+    once = race("kernels", {str(k): functools.partial(products, kernel, 1) for k, kernel in enumerate(kernels)}, 3)
+    fastest = kernels[int(min(once.seconds, key=lambda name: once.seconds[name]))]
+    return functools.partial(products, fastest, m)
 
 
 def unet_ways(size: int, n: int, m: int) -> Ways:
@@ -174,19 +170,25 @@ def machine() -> str:
     return f"{platform.machine()}, {cores()} cores, {torch.get_num_threads()} threads, torch {torch.__version__}"
 
 
+FULL: Plan = [
+    ("MLP: 784-300-100-10, 5,000 digits, 100 ratios", mlp_ways, (5000, 100)),
+    ("UNet: 64 x 64, 100 frames, 10 ratios", unet_ways, (64, 100, 10)),
+    ("UNet: 128 x 128, 40 frames, 10 ratios", unet_ways, (128, 40, 10)),
+    ("Splits: 1,000 of a table 5,000 x 100", splits_ways, (1000,)),
+    ("Growth: linear layers 784-width-10", growth_ways, (2000, 50)),
+]
+QUICK: Plan = [
+    ("MLP: quick", mlp_ways, (200, 5)),
+    ("UNet: quick", unet_ways, (32, 6, 2)),
+    ("Splits: quick", splits_ways, (20,)),
+    ("Growth: quick", growth_ways, (100, 5)),
+]
+
+
 def run(quick: bool = False) -> Iterator[Race]:
     """The tables one by one; `quick` takes sizes that only show that it works."""
-    if quick:
-        yield race("MLP: quick", mlp_ways(200, 5), rounds=1)
-        yield race("UNet: quick", unet_ways(32, 6, 2), rounds=1)
-        yield race("Splits: quick", splits_ways(20), rounds=1)
-        yield race("Growth: quick", growth_ways(100, 5), rounds=1)
-        return
-    yield race("MLP: 784-300-100-10, 5,000 digits, 100 ratios", mlp_ways(5000, 100))
-    yield race("UNet: 64 x 64, 100 frames, 10 ratios", unet_ways(64, 100, 10))
-    yield race("UNet: 128 x 128, 40 frames, 10 ratios", unet_ways(128, 40, 10))
-    yield race("Splits: 1,000 of a table 5,000 x 100", splits_ways(1000))
-    yield race("Growth: linear layers 784-width-10", growth_ways(2000, 50))
+    for title, ways, sizes in QUICK if quick else FULL:
+        yield race(title, ways(*sizes), rounds=1 if quick else 5)
 
 
 def measure(quick: bool = False, chart: Path | None = None) -> None:

@@ -66,6 +66,19 @@ def test_the_quick_benchmark_measures(capsys):
     assert all(float(x) > 0 for x in re.findall(r"([\d.]+) x$", printed, re.MULTILINE))
 
 
+def test_the_bound_multiplies_no_denormals(mlp, monkeypatch):
+    seen, linear = [], torch.nn.functional.linear
+    monkeypatch.setattr(torch.nn.functional, "linear", lambda x, w: seen.extend([x, w]) or linear(x, w))
+    benchmark.mlp_ways(20, 2)["dense products"]()
+
+    def denormals(tensor):
+        return int(((tensor != 0) & (tensor.abs() < torch.finfo(tensor.dtype).tiny)).sum())
+
+    plain = [tensor for tensor in seen if not tensor.is_mkldnn]
+    assert len(plain) >= 6 and not any(map(denormals, plain))
+    assert all(map(denormals, pruning.prunable(mlp).values()))  # the shipped weights have some
+
+
 def test_races_are_drawn_as_multiples():
     picture = benchmark.races({"one": {"bound": 2.0, "way": 1.0}, "two": {"bound": 1.0, "way": 30.0}})
     assert [bar.get_width() for bar in picture.axes[0].patches] == [1.0, 0.5]
