@@ -159,7 +159,7 @@ def outcome(answer: Answer, args: Sequence[Any]) -> Any:
     except Exception as error:
         calls = [call for call in traceback.extract_tb(error.__traceback__) if call.filename != __file__]
         own = [call for call in calls if call.filename == calls[0].filename]  # the reader's code, not what it called
-        where = f" in line {own[-1].lineno}: {own[-1].line}" if own else ""
+        where = f" in line {own[-1].lineno}: {own[-1].line}".rstrip(": ") if own else ""
         return Trouble(f"{type(error).__name__}: {error}{where}")
 
 
@@ -219,12 +219,12 @@ def _wanted(want: Any, got: Any) -> Difference:
 
 
 def shown(value: Any) -> str:
-    """A value as short text."""
+    """A value as short text; a dict is what differs from the record of lesson 00."""
     value = value.tolist() if hasattr(value, "tolist") else value
     if isinstance(value, float):
         return f"{value:.6g}"
     if isinstance(value, dict):
-        return ", ".join(f"{key} = {entry}" for key, entry in value.items())
+        return ("RECORD with " if value else "RECORD") + ", ".join(f"{key} = {x}" for key, x in value.items())
     if not isinstance(value, list | tuple):
         return repr(value)
     text = f"[{', '.join(map(shown, value))}]"
