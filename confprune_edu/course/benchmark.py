@@ -4,8 +4,8 @@
 
 Each table is one run: all ways take turns, five rounds, and medians are compared. Absolute times differ from machine to
 machine; the ratios are what can be compared. The bound of the first table is the dense matrix products alone, by the
-fastest of the kernels that torch has for them. Weights so small that they are denormal count as zeros there: products
-with denormal numbers take many times as long, and nobody needs them.
+fastest of the kernels that torch has for them. Weights so small that they are denormal count as zeros there: some
+kernels take many times as long over them, and the bound shall not.
 """
 
 import copy
