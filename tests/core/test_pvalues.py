@@ -317,7 +317,7 @@ def test_low_variance_favours_betting_and_counts_favour_tight():
 
 
 @by_sum
-@pytest.mark.parametrize("s", [0.1 * 3 * 10, sum([0.1] * 30), 3 - 1e-10, 3 + 1e-10])
+@pytest.mark.parametrize("s", [0.1 * 3 * 10, np.cumsum(np.full(30, 0.1))[-1], 3 - 1e-10, 3 + 1e-10])
 def test_a_sum_next_to_an_integer_counts_as_that_integer(method, s):
     assert s != 3
     assert method(s, 30, 0.2) == method(3, 30, 0.2)
