@@ -61,7 +61,8 @@ def loss_table(
         or arrays are cut by examples, and the model travels once with each piece. Where networks or losses draw random
         numbers, or with `finish`, take processes: threads share one random state.
     out : str or Path, optional
-        File (.npy) that holds the table, for tables larger than memory; returned as a memory-mapped array.
+        File (.npy) that holds the table, for tables larger than memory; returned as a memory-mapped array. It appears
+        when the table is complete: until then it ends in `.part`. To replace a file, delete it first.
 
     Returns
     -------
@@ -72,6 +73,8 @@ def loss_table(
     TypeError, ValueError
         Data, ratios or scores of another form; no example; losses that are NaN, outside the loss's range or not one an
         example.
+    OSError
+        `out` exists, or the disk has no place for it.
 
     >>> model, inputs = nn.Linear(4, 3), torch.ones(5, 4)
     >>> from confprune_edu.losses import disagreement

@@ -2,12 +2,18 @@
 
 import asyncio
 import importlib.util
+import os
 import pickle
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import BrokenExecutor, CancelledError, Executor, Future
 from typing import Any
 
+import torch
+
 PIECES = 32  # at most: enough for the workers of a small cluster, few enough that the model travels seldom
+
+
+BEGAN_IN = os.getpid()  # a forked process finds that of its parent here
 
 
 class Parcel:
@@ -18,18 +24,42 @@ class Parcel:
     """
 
     def __init__(self, *arguments: Any) -> None:
-        self.arguments = arguments
+        self._arguments = arguments
+        self._content: bytes | None = None
 
     def __reduce__(self) -> tuple[Any, ...]:
         if importlib.util.find_spec("cloudpickle") is None:
-            return _unpacked, (pickle.dumps(self.arguments),)
+            return _arrived, (pickle.dumps(self.arguments),)
         import cloudpickle  # where Dask is: it also knows functions that cannot be imported
 
-        return _unpacked, (cloudpickle.dumps(self.arguments),)
+        return _arrived, (cloudpickle.dumps(self.arguments),)
+
+    @property
+    def arguments(self) -> tuple[Any, ...]:
+        """What was packed. Opened by the work itself: an error there is the job's, not the death of a worker.
+
+        Raises
+        ------
+        TypeError
+            A class or function is not to be found here.
+        """
+        if self._content is not None:
+            try:
+                self._arguments, self._content = pickle.loads(self._content), None
+            except AttributeError as problem:  # "Can't get attribute 'Net' on <module '__main__'>"
+                raise TypeError(
+                    f"a worker cannot be sent what only a notebook or script defines ({problem}): put it into a module "
+                    "of its own and import it, or install cloudpickle"
+                ) from problem
+        return self._arguments
 
 
-def _unpacked(content: bytes) -> Parcel:
-    return Parcel(*pickle.loads(content))
+def _arrived(content: bytes) -> Parcel:
+    if os.getpid() != BEGAN_IN:
+        torch.set_num_threads(1)  # OpenMP's other threads did not survive the fork, and would be waited for forever
+    parcel = Parcel()
+    parcel._content = content
+    return parcel
 
 
 def in_turn(executor: Executor, work: Callable[..., Any], jobs: Sequence[tuple[Any, ...]]) -> Iterator[Any]:

@@ -1,6 +1,8 @@
 """Loss tables from their parts: which way they are evaluated, here or by workers, and how they are put together."""
 
 import functools
+import os
+import secrets
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Executor
 from pathlib import Path
@@ -57,11 +59,29 @@ def joined(parts: Iterator[Arrays], losses: Mapping[str, Loss]) -> dict[str, NDA
 
 
 def filed(parts: Iterator[Arrays], n: int, out: Path) -> NDArray[Any]:
-    """The first of the tables, (n, m), in a file."""
+    """The first of the tables, (n, m), in a file, which has its name once it is complete and replaces no other."""
+    _refuse_existing(out)
+    beside = out.with_name(f"{out.name}.{secrets.token_hex(4)}.part")
+    beside.touch(exist_ok=False)  # refuses here a folder that cannot be written to
+    try:
+        _fill(parts, n, beside)
+        _refuse_existing(out)
+        beside.rename(out)
+    finally:
+        beside.unlink(missing_ok=True)
+    return np.load(out, mmap_mode="r+")
+
+
+def _refuse_existing(out: Path) -> None:
+    if out.exists():
+        raise FileExistsError(f"out: {out} exists; to replace it, delete it first, or name another file")
+
+
+def _fill(parts: Iterator[Arrays], n: int, path: Path) -> None:
     start, table = 0, None
     for part, *_ in parts:
         if table is None:
-            table = np.lib.format.open_memmap(out, mode="w+", dtype=part.dtype, shape=(n, part.shape[1]))
+            table = _reserved(path, part.dtype, (n, part.shape[1]))
         if start + len(part) > n or part.dtype != table.dtype:
             raise ValueError("data gave more examples than it has, or losses of two dtypes")
         table[start : start + len(part)] = part
@@ -69,6 +89,17 @@ def filed(parts: Iterator[Arrays], n: int, out: Path) -> NDArray[Any]:
     if table is None or start < n:
         raise ValueError(f"data must give all of its {n} examples, got {start}")
     table.flush()
+
+
+def _reserved(path: Path, dtype: np.dtype[Any], shape: tuple[int, int]) -> np.memmap[Any, Any]:
+    """A table in a file that has its place on the disk: OSError where there is none.
+
+    Without its place, the write that finds the disk full would end the process (SIGBUS).
+    """
+    table = np.lib.format.open_memmap(path, mode="w+", dtype=dtype, shape=shape)
+    if hasattr(os, "posix_fallocate"):
+        with path.open("r+b") as file:
+            os.posix_fallocate(file.fileno(), 0, path.stat().st_size)
     return table
 
 

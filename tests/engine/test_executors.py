@@ -1,7 +1,11 @@
 """The same table on threads, processes and a Dask cluster, also when a worker dies."""
 
+import errno
+import importlib.util
 import multiprocessing
 import os
+import subprocess
+import sys
 from concurrent.futures import BrokenExecutor, Executor, Future, ProcessPoolExecutor, ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
@@ -99,6 +103,44 @@ def test_a_broken_process_pool_is_reported(mlp, digits):
         evaluation.loss_table(mlp, digits, RATIOS, always_killed, executor=executor)
 
 
+FORKED = """
+import multiprocessing
+from concurrent.futures import ProcessPoolExecutor
+
+import torch
+from torch import nn
+
+from confprune_edu import evaluation, losses
+
+torch.set_num_threads(2)
+model, inputs = nn.Sequential(nn.Linear(300, 500), nn.ReLU(), nn.Linear(500, 5)), torch.randn(2000, 300)
+model(inputs)  # OpenMP has two threads from here on
+with ProcessPoolExecutor(2, mp_context=multiprocessing.get_context("fork")) as executor:
+    table = evaluation.loss_table(model, inputs, [0.0, 0.9], losses.disagreement, executor=executor)
+assert (table == evaluation.loss_table(model, inputs, [0.0, 0.9], losses.disagreement)).all()
+print(torch.get_num_threads())
+"""
+
+
+@pytest.mark.skipif("fork" not in multiprocessing.get_all_start_methods(), reason="this system does not fork")
+def test_forked_workers_do_not_wait_for_the_threads_of_their_parent():
+    command = [sys.executable, "-W", "ignore", "-c", FORKED]  # Python 3.12 warns of any fork with threads
+    done = subprocess.run(command, capture_output=True, text=True, timeout=100)
+    assert (done.stdout, done.returncode) == ("2\n", 0), done.stderr
+
+
+class Homeless(nn.Linear):
+    """A network that only a notebook defines."""
+
+
+def test_what_a_worker_cannot_find_is_named(monkeypatch):
+    monkeypatch.setattr(Homeless, "__module__", "__main__")
+    monkeypatch.setattr(sys.modules["__main__"], "Homeless", Homeless, raising=False)
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)  # no cloudpickle, which sends the class itself
+    with spawned(1) as executor, pytest.raises(TypeError, match=r"'Homeless' .* into a module of its own"):
+        evaluation.loss_table(Homeless(4, 3), torch.ones(8, 4), [0.5], losses.disagreement, executor=executor)
+
+
 class Unlucky(Executor):
     """Loses the first `deaths` jobs that it is given."""
 
@@ -183,3 +225,59 @@ def test_a_table_in_a_file_needs_the_number_of_examples(mlp, tmp_path):
     short = DataLoader(torch.ones(9, 784), batch_size=4, drop_last=True)
     with pytest.raises(ValueError, match="all of its 9 examples, got 8"):
         evaluation.loss_table(mlp, short, RATIOS, losses.disagreement, out=Path(tmp_path, "t.npy"))
+
+
+def test_a_table_in_a_file_replaces_no_other(mlp, digits, tmp_path):
+    out = tmp_path / "table.npy"
+    out.write_text("kept")
+    with pytest.raises(FileExistsError, match="delete it first"):
+        evaluation.loss_table(mlp, digits[0][:9], RATIOS, losses.disagreement, out=out)
+
+    def written_meanwhile(pruned, full, target):
+        (tmp_path / "other.npy").write_text("kept")
+        return losses.disagreement(pruned, full, target)
+
+    with pytest.raises(FileExistsError, match=r"other\.npy exists"):
+        evaluation.loss_table(mlp, digits[0][:9], RATIOS, written_meanwhile, out=tmp_path / "other.npy")
+    assert {path.read_text() for path in tmp_path.iterdir()} == {"kept"}
+
+
+@pytest.mark.parametrize("end", [KeyboardInterrupt, ZeroDivisionError])
+def test_an_interrupted_table_leaves_no_file(end, mlp, digits, tmp_path):
+    seen = []
+
+    def interrupted(pruned, full, target):
+        if len(seen) == len(RATIOS):  # the first batch is written
+            assert [path.suffix for path in tmp_path.iterdir()] == [".part"]
+            raise end
+        seen.append(0)
+        return losses.disagreement(pruned, full, target)
+
+    with pytest.raises(end):
+        evaluation.loss_table(mlp, digits[0][:40], RATIOS, interrupted, batch_size=10, out=tmp_path / "table.npy")
+    assert list(tmp_path.iterdir()) == []
+
+
+FULL = """
+import resource, sys
+import torch
+from confprune_edu import evaluation, losses
+
+resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))
+evaluation.loss_table(torch.nn.Linear(2, 2), torch.ones(5000, 2), [0.5], losses.disagreement, out=sys.argv[1])
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "posix_fallocate"), reason="the place cannot be reserved here")
+def test_a_table_without_a_place_on_the_disk_is_an_oserror(mlp, digits, tmp_path, monkeypatch):
+    done = subprocess.run([sys.executable, "-c", FULL, str(tmp_path / "t.npy")], capture_output=True, text=True)
+    assert done.returncode == 1 and "OSError: [Errno 27]" in done.stderr  # an end by a signal would be below 0
+
+    def full(descriptor, start, length):
+        assert length == 128 + 4 * 9  # npy's header and the table
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "posix_fallocate", full)
+    with pytest.raises(OSError, match="No space left"):
+        evaluation.loss_table(mlp, digits[0][:9], RATIOS, losses.disagreement, out=tmp_path / "t.npy")
+    assert list(tmp_path.iterdir()) == []
