@@ -10,6 +10,7 @@ import math
 import os
 import time
 from collections.abc import Callable, Sequence
+from types import SimpleNamespace
 from typing import Any
 
 import ipywidgets
@@ -216,8 +217,8 @@ def calibration_explorer(alpha: float = 0.05, delta: float = 0.1, n: int = 1000)
 
     def draw(alpha: float, delta: float, p_value: str, procedure: str, n: int) -> Any:
         means, p = evidence(n, alpha, p_value)
-        rejected = procedures[procedure](p, delta)
-        return plots.tested_grid(ratios, means, population, p, rejected, alpha=alpha, delta=delta, n=n)
+        tested = {"ratios": ratios, "loss_means": means, "p_values": p, "rejected": procedures[procedure](p, delta)}
+        return plots.tested_grid(SimpleNamespace(**tested, alpha=alpha, delta=delta, n=n), population)
 
     explore(
         draw,

@@ -13,29 +13,13 @@ from matplotlib.ticker import MaxNLocator
 from numpy.typing import ArrayLike
 
 from confprune_edu import pvalues
-from confprune_edu.plots.picture import (
-    BLUE,
-    COLOURS,
-    GREY,
-    METHOD_STYLE,
-    SMALLEST,
-    ByName,
-    Picture,
-    blank,
-    heading,
-    level,
-    lines,
-    looks,
-    p_value_axis,
-    styled,
-    tell,
-)
+from confprune_edu.plots import picture as draw
 
 
-@styled
+@draw.styled
 def error_counts(
     counts: ArrayLike, n: int, alpha: float, *, errors: int, title: str = "", examples: str = "samples"
-) -> Picture:
+) -> draw.Picture:
     """How often a model of risk alpha makes k errors among n: simulated `counts` (dots), the law (bars), tail filled.
 
     >>> error_counts([1, 2, 2, 3], 4, 0.5, errors=1).alt
@@ -44,29 +28,29 @@ def error_counts(
     drawn, k = np.bincount(np.asarray(counts), minlength=n + 1) / np.size(counts), np.arange(n + 1)
     pmf = np.diff(pvalues.binomial(k, n, alpha), prepend=0.0)
     shown = (pmf > 1e-4 * pmf.max()) | (k <= errors + 1)
-    picture, (ax,) = blank(7, 3.2)
-    faces = [BLUE if i <= errors else "white" for i in k[shown]]
-    ax.bar(k[shown], pmf[shown], color=faces, edgecolor=BLUE)
+    picture, (ax,) = draw.blank(7, 3.2)
+    faces = [draw.BLUE if i <= errors else "white" for i in k[shown]]
+    ax.bar(k[shown], pmf[shown], color=faces, edgecolor=draw.BLUE)
     simulated = f"{np.size(counts):,} simulated {examples}"
-    ax.plot(k[shown], drawn[shown], "o", color=COLOURS[1], markersize=4, label=simulated)
-    ax.axvline(n * alpha, color=GREY, linestyle="--", linewidth=1.2, label="expected: n alpha")
+    ax.plot(k[shown], drawn[shown], "o", color=draw.COLOURS[1], markersize=4, label=simulated)
+    ax.axvline(n * alpha, color=draw.GREY, linestyle="--", linewidth=1.2, label="expected: n alpha")
     ax.set(xlabel=f"errors among n = {n:,} examples, risk = {alpha:g}", ylabel="probability", title=title)
     ax.xaxis.set_major_locator(MaxNLocator(integer=True))
     chance, share = pmf[: errors + 1].sum(), drawn[: errors + 1].sum()
-    tail = Patch(facecolor=BLUE, edgecolor=BLUE, label=f"at most {errors}: {chance:.3g} in all")
-    law = Patch(facecolor="white", edgecolor=BLUE, label="the binomial law")
+    tail = Patch(facecolor=draw.BLUE, edgecolor=draw.BLUE, label=f"at most {errors}: {chance:.3g} in all")
+    law = Patch(facecolor="white", edgecolor=draw.BLUE, label="the binomial law")
     ax.legend(handles=[tail, law, *ax.get_legend_handles_labels()[0]])
-    return tell(
+    return draw.tell(
         picture,
         f"Errors among n = {n} of a model of risk {alpha:g}: at most {errors} with probability {chance:.3g}; in "
         f"{share:.4f} of {np.size(counts):,} simulated samples.",
     )
 
 
-@styled
+@draw.styled
 def p_value_laws(
     laws: Mapping[str, tuple[ArrayLike, ArrayLike]], *, limit: float = 1.0, at: float = 0.1, title: str = ""
-) -> Picture:
+) -> draw.Picture:
     """Distribution functions of p-values, up to u = `limit`: a valid one stays out of the hatched half under the null.
 
     Parameters
@@ -79,11 +63,11 @@ def p_value_laws(
     >>> p_value_laws({"fair": ([0.05, 0.5, 1.0], [0.05, 0.45, 0.5])}).alt
     'Share of p-values that are at most u, against u. At u = 0.1: fair 0.050. Above the diagonal somewhere: none.'
     """
-    picture, (ax,) = blank(7, 3.8)
+    picture, (ax,) = draw.blank(7, 3.8)
     ax.fill_between([0, limit], [0, limit], [1, 1], facecolor="none", edgecolor="#D9D9D9", hatch="//", linewidth=0)
-    ax.plot([0, limit], [0, limit], color=GREY, linewidth=1)
+    ax.plot([0, limit], [0, limit], color=draw.GREY, linewidth=1)
     notes, broken, top = [], [], limit
-    for (name, (p, chance)), look in zip(laws.items(), looks(laws), strict=True):
+    for (name, (p, chance)), look in zip(laws.items(), draw.looks(laws), strict=True):
         u, which = np.unique(np.asarray(p, dtype=float), return_inverse=True)
         below = np.cumsum(np.bincount(which, np.asarray(chance, dtype=float)))
         shown = np.searchsorted(u, limit, side="right")
@@ -96,17 +80,17 @@ def p_value_laws(
     ax.set(xlim=(0, limit), ylim=(0, min(1.04 * top, 1.02)), title=title)
     ax.set(xlabel="u", ylabel="probability of p ≤ u")
     if at < limit:
-        level(ax, at, f"u = {at:g}", axis="x", at=0.98, gap=4, ha="left", va="top", rotation=0)
+        draw.level(ax, at, f"u = {at:g}", axis="x", at=0.98, gap=4, ha="left", va="top", rotation=0)
     ax.legend(loc="upper left", bbox_to_anchor=(1, 1))
-    return tell(
+    return draw.tell(
         picture,
         f"Share of p-values that are at most u, against u. At u = {at:g}: {', '.join(notes)}. "
         f"Above the diagonal somewhere: {', '.join(broken) or 'none'}.",
     )
 
 
-@styled
-def chord(f: Callable[[Any], Any], alpha: float, risk: float, *, label: str, title: str = "") -> Picture:
+@draw.styled
+def chord(f: Callable[[Any], Any], alpha: float, risk: float, *, label: str, title: str = "") -> draw.Picture:
     """A convex decreasing f on [0, 1] below its chord: losses and coins of mean `risk`, and a coin of mean alpha.
 
     >>> chord(lambda x: np.exp(-3 * x), 0.1, 0.4, label="exp(-3 x)").alt
@@ -115,24 +99,24 @@ def chord(f: Callable[[Any], Any], alpha: float, risk: float, *, label: str, tit
     x = np.linspace(0, 1, 201)
     line = f(0.0) + x * (f(1.0) - f(0.0))
     heights = {mean: f(0.0) + mean * (f(1.0) - f(0.0)) for mean in (alpha, risk)}
-    picture, (ax,) = blank(7, 3.2)
-    ax.fill_between(x, f(x), line, color=BLUE, alpha=0.12, label="E f(L) of a loss of mean x lies here")
-    ax.plot(x, f(x), color=BLUE, label=f"f(x) = {label}")
-    ax.plot(x, line, color=COLOURS[1], linestyle="--", label="chord: E f of a coin of mean x")
-    for mean, name, face in ((risk, f"risk {risk:g}", "white"), (alpha, f"alpha = {alpha:.3g}", COLOURS[1])):
-        ax.plot(mean, heights[mean], "o", color=COLOURS[1], markerfacecolor=face, zorder=3)
+    picture, (ax,) = draw.blank(7, 3.2)
+    ax.fill_between(x, f(x), line, color=draw.BLUE, alpha=0.12, label="E f(L) of a loss of mean x lies here")
+    ax.plot(x, f(x), color=draw.BLUE, label=f"f(x) = {label}")
+    ax.plot(x, line, color=draw.COLOURS[1], linestyle="--", label="chord: E f of a coin of mean x")
+    for mean, name, face in ((risk, f"risk {risk:g}", "white"), (alpha, f"alpha = {alpha:.3g}", draw.COLOURS[1])):
+        ax.plot(mean, heights[mean], "o", color=draw.COLOURS[1], markerfacecolor=face, zorder=3)
         ax.annotate(f"coin, {name}", (mean, heights[mean]), xytext=(6, 5), textcoords="offset points", fontsize=9)
     ax.set(xlabel="loss on one example, or its mean", ylabel="f", title=title)
     ax.legend(loc="upper right", fontsize=9)
-    return tell(
+    return draw.tell(
         picture,
         f"{label} on [0, 1] lies below its chord; the chord falls from {heights[alpha]:.3f} at alpha = {alpha:.3g} to "
         f"{heights[risk]:.3f} at the risk {risk:g}.",
     )
 
 
-@styled
-def majorants(s: float, n: int, alpha: float) -> Picture:
+@draw.styled
+def majorants(s: float, n: int, alpha: float) -> draw.Picture:
     """Functions above the step 1{x <= s} (left), and what each costs as a bound on P[S <= s] (right).
 
     Hinges (c - x)+ / (c - s) for three c, and the exponential of Hoeffding; s < n alpha.
@@ -147,18 +131,18 @@ def majorants(s: float, n: int, alpha: float) -> Picture:
     wide = int(min(n, best + max(2 * (best - s), 3)))
     hinges = list(dict.fromkeys((first, best, min(best + 1, n), wide)))
     hoeffding = float(pvalues.hoeffding(s, n, alpha))
-    picture, (left, right) = blank(7, 3.8, 1, 2, width_ratios=[1.25, 1])
+    picture, (left, right) = draw.blank(7, 3.8, 1, 2, width_ratios=[1.25, 1])
     _above_the_step(left, s, n, alpha, hinges)
     shown = c <= max(2 * best - s, best + 4)
-    right.plot(c[shown], prices[shown], "o", color=BLUE, markerfacecolor="white", label="hinge at c")
-    right.plot(best, prices.min(), "o", color=BLUE, label="the best hinge: tight")
+    right.plot(c[shown], prices[shown], "o", color=draw.BLUE, markerfacecolor="white", label="hinge at c")
+    right.plot(best, prices.min(), "o", color=draw.BLUE, label="the best hinge: tight")
     right.axhline(hoeffding, color="black", linestyle=":", label="exponential (Hoeffding)")
     right.set(xlabel="c", ylabel="bound on P[S ≤ s]", title=f"The best price is at c = {best}")
     right.set_ylim(0, 1.1 * max(hoeffding, prices[shown].max()))
     right.legend(fontsize=9, loc="lower right")
     right.xaxis.set_major_locator(MaxNLocator(integer=True))
     bounds = "; ".join(f"hinge at c = {at}: {prices[at - first]:.3g}" for at in hinges)
-    return tell(
+    return draw.tell(
         picture,
         f"Majorants of the step, s = {s:g}, n = {n}, alpha = {alpha:.3g}. Bounds: Hoeffding {hoeffding:.3g}; {bounds}. "
         f"The smallest hinge bound is at c = {best}.",
@@ -172,37 +156,37 @@ def _above_the_step(ax: Axes, s: float, n: int, alpha: float, hinges: list[int])
     ax.fill_between(x, x <= s, color="#D9D9D9", label="the step 1{x ≤ s}", step="mid")
     with np.errstate(over="ignore"):
         ax.plot(x, np.exp(slope * (s - x)) if s > 0 else (x <= 0), color="black", linestyle=":", label="exponential")
-    lines(ax, x, {f"hinge at c = {at}": np.maximum(at - x, 0) / (at - s) for at in hinges})
+    draw.lines(ax, x, {f"hinge at c = {at}": np.maximum(at - x, 0) / (at - s) for at in hinges})
     ax.set(ylim=(0, 2.6), xlabel=f"x, a sum of n = {n:,} losses", ylabel="value", title="Each lies above the step")
     ax.legend(fontsize=9, loc="upper right")
 
 
-@styled
-def wealth(games: ByName, *, delta: float, title: str = "") -> Picture:
+@draw.styled
+def wealth(games: draw.ByName, *, delta: float, title: str = "") -> draw.Picture:
     """Wealth of gamblers over time, arrays (n + 1, players) by name: one panel each, with the goal 1 / delta.
 
     >>> wealth({"fair": [[1.0, 1.0], [0.5, 20.0]]}, delta=0.1).alt
     'Wealth against examples seen. fair: 1 of 2 players ever own 1 / delta = 10.'
     """
-    picture, axes = blank(7, 3.4, 1, len(games), sharey=True)
+    picture, axes = draw.blank(7, 3.4, 1, len(games), sharey=True)
     notes = []
     for ax, (name, paths) in zip(axes, games.items(), strict=True):
         paths = np.asarray(paths, dtype=float)
         won = (paths >= 1 / delta).any(axis=0)
         goal = f"1 / delta = {1 / delta:g}"
-        ax.plot(paths[:, ~won], color=GREY, linewidth=0.8)
-        ax.plot(paths[:, won], color=BLUE, linewidth=1.2)
-        level(ax, 1 / delta, goal)
+        ax.plot(paths[:, ~won], color=draw.GREY, linewidth=0.8)
+        ax.plot(paths[:, won], color=draw.BLUE, linewidth=1.2)
+        draw.level(ax, 1 / delta, goal)
         ax.set(xlabel="examples seen", title=f"{name}: {won.sum()} of {paths.shape[1]} reach it", yscale="log")
         ax.yaxis.set_major_formatter("{x:g}")
         notes.append(f"{name}: {won.sum()} of {paths.shape[1]} players ever own {goal}")
     axes[0].set_ylabel("wealth (start: 1)")
-    heading(picture, title)
-    return tell(picture, "Wealth against examples seen.", notes)
+    draw.heading(picture, title)
+    return draw.tell(picture, "Wealth against examples seen.", notes)
 
 
-@styled
-def p_values_by_mean(n: int, alpha: float, variance: float = 1.0, *, delta: float = 0.1, seed: int = 0) -> Picture:
+@draw.styled
+def p_values_by_mean(n: int, alpha: float, variance: float = 1.0, *, delta: float = 0.1, seed: int = 0) -> draw.Picture:
     """P-values by every method against the mean loss of n examples, at one variance of the losses.
 
     Parameters
@@ -220,34 +204,34 @@ def p_values_by_mean(n: int, alpha: float, variance: float = 1.0, *, delta: floa
     means = np.linspace(0, min(1.2 * alpha, 1), 61)
     losses = means + np.sqrt(variance) * (coins(means, n, seed) - means)
     curves = {f: pvalues.p_values(losses, alpha, f) for f in pvalues.METHODS if f != "binomial"}
-    picture, (ax,) = blank(7, 4)
-    lines(ax, means, {name: np.maximum(p, SMALLEST) for name, p in curves.items()})
+    picture, (ax,) = draw.blank(7, 4)
+    draw.lines(ax, means, {name: np.maximum(p, draw.SMALLEST) for name, p in curves.items()})
     if variance == 1:
         k = np.arange(int(np.floor(n * means[-1])) + 1)
-        exact = np.maximum(pvalues.binomial(k, n, alpha), SMALLEST)
-        ax.plot(k / n, exact, "o", color=METHOD_STYLE["binomial"][0], markersize=4, label="binomial")
-    level(ax, alpha, f"alpha = {alpha:.3g}", axis="x", at=0.02, gap=3, ha="left", va="baseline")
-    level(ax, delta, f"delta = {delta:.3g}")
+        exact = np.maximum(pvalues.binomial(k, n, alpha), draw.SMALLEST)
+        ax.plot(k / n, exact, "o", color=draw.METHOD_STYLE["binomial"][0], markersize=4, label="binomial")
+    draw.level(ax, alpha, f"alpha = {alpha:.3g}", axis="x", at=0.02, gap=3, ha="left", va="baseline")
+    draw.level(ax, delta, f"delta = {delta:.3g}")
     half = {name: float(p[np.abs(means - alpha / 2).argmin()]) for name, p in curves.items()}
     valid = min((name for name in half if name != "clt"), key=lambda name: half[name])
-    p_value_axis(ax)
-    ax.set(ylim=(SMALLEST / 2, 2), xlabel=f"mean loss of n = {n:,} examples")
+    draw.p_value_axis(ax)
+    ax.set(ylim=(draw.SMALLEST / 2, 2), xlabel=f"mean loss of n = {n:,} examples")
     ax.set_title(f"At mean alpha / 2, smallest and valid for any losses: {valid}, {half[valid]:.2g}")
     ax.set_yticks([1, 1e-2, 1e-4, 1e-6], ["1", "1e-2", "1e-4", "1e-6"])  # plain and few: an explorer redraws them
     ax.set_yticks([], minor=True)
     ax.legend(loc="upper left", bbox_to_anchor=(1, 1), fontsize=9)
     listed = ", ".join(f"{name} {p:.2g}" for name, p in half.items())
-    return tell(
+    return draw.tell(
         picture,
         f"P-values against the mean loss, n = {n}, alpha = {alpha:.3g}. At half of alpha: {listed}. Variance of the "
         f"losses: {variance:g} of that of 0/1 losses.",
     )
 
 
-@styled
+@draw.styled
 def p_value_map(
-    sizes: ArrayLike, means: ArrayLike, p: ByName, *, alpha: float, delta: float, title: str = ""
-) -> Picture:
+    sizes: ArrayLike, means: ArrayLike, p: draw.ByName, *, alpha: float, delta: float, title: str = ""
+) -> draw.Picture:
     """Which rival of `tight` is the smallest (left), and by what factor `tight` is smaller still (right).
 
     Drawn where the choice may matter, at values of `tight` between 1e-4 and 0.5.
@@ -269,7 +253,7 @@ def p_value_map(
     matters = (tight > 1e-4) & (tight < 0.5)  # elsewhere all agree
     best = np.where(matters, stack.argmin(axis=0), np.nan)
     factor = np.where(matters, stack.min(axis=0) / np.where(matters, tight, 1), np.nan)
-    picture, (left, right) = blank(7, 3.6, 1, 2, sharey=True)
+    picture, (left, right) = draw.blank(7, 3.6, 1, 2, sharey=True)
     shades = ["#9CCBE8", "#EBC3D8", "#DDF0E7", "#E6E6E6"][: len(rivals)]
     options = {"shading": "nearest", "rasterized": True}
     left.pcolormesh(sizes, means, best, cmap=ListedColormap(shades), vmin=-0.5, vmax=len(rivals) - 0.5, **options)
@@ -284,23 +268,23 @@ def p_value_map(
         ax.grid(False)
     left.set(ylabel=f"mean loss / alpha (alpha = {alpha:.3g})", title="The smallest rival")
     right.set_title("What tight gains on it")
-    key: list[Any] = [Patch(facecolor=s, edgecolor=GREY, label=name) for name, s in zip(rivals, shades, strict=True)]
+    key: list[Any] = [Patch(fc=shade, ec=draw.GREY, label=name) for name, shade in zip(rivals, shades, strict=True)]
     key += [Line2D([], [], color="black", label=f"tight = delta = {delta:.3g}")]
     key += [Line2D([], [], color="black", linestyle="--", linewidth=1.2, label="rival = delta")]
     tight_fit = {"fontsize": 8, "handlelength": 1.4, "columnspacing": 1}
     picture.legend(handles=key, loc="outside lower center", ncols=len(key), **tight_fit)
-    heading(picture, title)
+    draw.heading(picture, title)
     share = ", ".join(f"{name} {(best[matters] == i).mean():.0%}" for i, name in enumerate(rivals))
     most = factor[matters].max(initial=1)
-    return tell(
+    return draw.tell(
         picture,
         f"Smallest rival of tight where tight is between 1e-4 and 0.5: {share}. There it is up to {most:.1f} times as "
         f"large as tight. Lines show where each is delta = {delta:.3g}.",
     )
 
 
-@styled
-def examples_needed(shares: ArrayLike, needed: ByName, *, title: str = "") -> Picture:
+@draw.styled
+def examples_needed(shares: ArrayLike, needed: draw.ByName, *, title: str = "") -> draw.Picture:
     """Examples needed to certify, by method, against the variance of the losses (a fraction of that of 0/1 losses).
 
     NaN where no size that was tried is enough.
@@ -310,8 +294,8 @@ def examples_needed(shares: ArrayLike, needed: ByName, *, title: str = "") -> Pi
     betting 400.'
     """
     x = np.asarray(shares, dtype=float)
-    picture, (ax,) = blank(7, 3.6)
-    drawn = lines(ax, x, needed, marks="o", markersize=4)
+    picture, (ax,) = draw.blank(7, 3.6)
+    drawn = draw.lines(ax, x, needed, marks="o", markersize=4)
     ax.set(xscale="log", yscale="log", title=title, ylabel="examples needed, n")
     ax.set_xlabel("variance of the losses / variance of 0/1 losses of the same mean")
     for axis in (ax.xaxis, ax.yaxis):
@@ -320,7 +304,7 @@ def examples_needed(shares: ArrayLike, needed: ByName, *, title: str = "") -> Pi
     ax.legend(loc="upper left", bbox_to_anchor=(1, 1))
     first, last = (", ".join(f"{name} {n[i]:g}" for name, n in drawn) for i in (0, -1))
     ends = f"At {x[0]:g} of that of 0/1 losses: {first}; at {x[-1]:g}: {last}."
-    return tell(picture, f"Examples needed against the variance. {ends}")
+    return draw.tell(picture, f"Examples needed against the variance. {ends}")
 
 
 @functools.cache

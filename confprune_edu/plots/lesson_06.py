@@ -14,34 +14,15 @@ from matplotlib.ticker import MaxNLocator
 from numpy.typing import ArrayLike
 
 from confprune_edu import pvalues
-from confprune_edu.plots.picture import (
-    BLUE,
-    COLOURS,
-    MARKS,
-    SMALLEST,
-    ByName,
-    Picture,
-    blank,
-    capital,
-    heading,
-    level,
-    lines,
-    looks,
-    percent,
-    ratio_axis,
-    risk_bars,
-    size_axis,
-    styled,
-    tell,
-)
+from confprune_edu.plots import picture as draw
 
 _GRID: dict[str, Any] = {"aspect": "auto", "origin": "lower", "interpolation": "nearest"}
 
 PALE_BLUES = ListedColormap(mpl.colormaps["Blues"](np.linspace(0.65, 0, 256)))  # dark: a small p-value
 
 
-@styled
-def risk_coverage(coverage: ByName, risk: ByName, *, alpha: float, title: str = "") -> Picture:
+@draw.styled
+def risk_coverage(coverage: draw.ByName, risk: draw.ByName, *, alpha: float, title: str = "") -> draw.Picture:
     """Mean loss among the answered examples against the share answered, (t,) by name; NaN risk: nothing answered.
 
     The right-hand end of a curve, hollow, is the network that answers everything.
@@ -49,82 +30,69 @@ def risk_coverage(coverage: ByName, risk: ByName, *, alpha: float, title: str = 
     >>> risk_coverage({"full": [0.5, 1.0]}, {"full": [0.0, 0.2]}, alpha=0.1).alt
     'Risk among the answered against coverage. full: 0.2000 at coverage 100.0%, at most alpha = 0.1 up to 50.0%.'
     """
-    picture, (ax,) = blank(7, 3.6)
+    picture, (ax,) = draw.blank(7, 3.6)
     notes, line = [], f"alpha = {alpha:.3g}"
-    for (name, share), look in zip(coverage.items(), looks(coverage), strict=True):
+    for (name, share), look in zip(coverage.items(), draw.looks(coverage), strict=True):
         x, y = np.asarray(share, dtype=float), np.asarray(risk[name], dtype=float)
         ax.plot(x, y, **look)
         ax.plot(x[-1], y[-1], "o", color=look["color"], markerfacecolor="white", clip_on=False, zorder=3)
         fine = x[y <= alpha]  # NaN, nothing answered, is not
         reach = f"at most {line} up to {fine.max():.1%}" if fine.size else f"above {line}"
         notes.append(f"{name}: {y[-1]:.4f} at coverage {x[-1]:.1%}, {reach}")
-    level(ax, alpha, line)
+    draw.level(ax, alpha, line)
     ax.set(xlabel="coverage: share of the digits that it answers", ylabel="errors among the answered", title=title)
     ax.set(xlim=(0.5, 1), ylim=(0, min(5 * alpha, 1)))
-    percent(ax, "xy")
+    draw.percent(ax, "xy")
     ax.legend(loc="upper left")
-    return tell(picture, "Risk among the answered against coverage.", notes)
+    return draw.tell(picture, "Risk among the answered against coverage.", notes)
 
 
-@styled
+@draw.styled
 def selective(
-    p_values: ArrayLike,
-    rejected: ArrayLike,
-    coverage: ArrayLike,
-    ratios: ArrayLike,
-    thresholds: ArrayLike,
-    *,
-    alpha: float,
-    delta: float,
-    floor: float | None = None,
-    chosen: tuple[int, int] | None = None,
-    start: float = 0.0,
-    title: str = "",
-) -> Picture:
+    result: Any, *, chosen: tuple[int, int] | None = None, start: float = 0.0, title: str = ""
+) -> draw.Picture:
     """P-values (m, t) of pairs of ratio and threshold as a heat map (below), and what is certified (above).
+
+    A certified coverage, `result.floor`, is a line. The title and the alternative text are about the whole grid.
 
     Parameters
     ----------
-    p_values, rejected, coverage : arrays, shape (m, t)
-        A row a ratio, a column a threshold, from strict to lenient; `coverage` is 0 where nothing is selected.
-    ratios, thresholds : float arrays, shapes (m,) and (t,)
-    alpha, delta : float
-    floor : float, optional
-        Coverage that was certified, too: drawn as a line.
+    result : a calibration of pairs
     chosen : (row, column), optional
-        A pair to mark.
+        A pair to mark: positions of its ratio and its threshold.
     start : float
-        Smallest ratio that is drawn; the title and the alternative text are about the whole grid.
+        Smallest ratio that is drawn.
 
-    >>> p = [[0.01, 0.3], [0.2, 1.0]]
-    >>> selective(p, np.less(p, 0.05), [[0.8, 1], [0, 0.9]], [0.5, 0.9], [0.9, 0], alpha=0.01, delta=0.1).alt
-    '1 of 4 pairs certified, ratios up to 0.5, coverage up to 80.0%. Heat map of the p-values, alpha = 0.01, with the
-    certified pairs outlined; delta = 0.1 lets 1 pass if each is tested alone. Above it the coverage.'
+    >>> from confprune_edu.selective import calibrate_losses
+    >>> sure, wrong = np.full((90, 2), 0.8), np.repeat([[False, True]], 90, axis=0)
+    >>> selective(calibrate_losses(sure, wrong, [0.5, 0.9], [0.7, 0.0], alpha=0.1, delta=0.1)).alt
+    '2 of 4 pairs certified, ratios up to 0.5, coverage up to 100.0%. Heat map of the p-values, alpha = 0.1, with the
+    certified pairs outlined; delta = 0.1 lets 2 pass if each is tested alone. Above it the coverage.'
     """
-    p, mask, share = np.asarray(p_values, dtype=float), np.asarray(rejected, dtype=bool), np.asarray(coverage)
-    first = int(np.searchsorted(np.asarray(ratios), start))
+    first = int(np.searchsorted(result.ratios, start))
+    p, mask, share = result.p_values, result.rejected, result.coverage
     margins = {"left": 0.1, "right": 0.86, "top": 0.92, "bottom": 0.12, "hspace": 0.1, "height_ratios": [1, 1.7]}
-    picture, (top, bottom) = blank(7, 4, 2, sharex=True, margins=margins)
-    _pairs(bottom, p[first:], mask[first:], share[first:], delta)
-    _reach(top, mask[first:], share[first:], floor)
+    picture, (top, bottom) = draw.blank(7, 4, 2, sharex=True, margins=margins)
+    _pairs(bottom, p[first:], mask[first:], share[first:], result.delta)
+    _reach(top, mask[first:], share[first:], result.floor)
     if chosen is not None and chosen[0] >= first:
         _ring(top, chosen[0] - first, share[chosen])
         _ring(bottom, chosen[0] - first, chosen[1])
-    _index_axis(bottom, "x", np.asarray(ratios)[first:], 7)
-    _index_axis(bottom, "y", thresholds, 6)
+    _index_axis(bottom, "x", result.ratios[first:], 7)
+    _index_axis(bottom, "y", result.thresholds, 6)
     bottom.set(xlabel="pruning ratio (weights set to zero)", ylabel="threshold")
-    found = capital(_found_pairs(mask, share, ratios))
+    found = draw.capital(_found_pairs(mask, share, result.ratios))
     top.set_title(title or found)
     _colour_bar(picture.add_axes((0.88, 0.12, 0.02, 0.49)))
-    return tell(
+    return draw.tell(
         picture,
-        f"{found}. Heat map of the p-values, alpha = {alpha:.3g}, with the certified pairs outlined; delta = "
-        f"{delta:.3g} lets {int((p <= delta).sum())} pass if each is tested alone. Above it the coverage.",
+        f"{found}. Heat map of the p-values, alpha = {result.alpha:.3g}, with the certified pairs outlined; delta = "
+        f"{result.delta:.3g} lets {(p <= result.delta).sum()} pass if each is tested alone. Above it the coverage.",
     )
 
 
-@styled
-def frontiers(ratios: ArrayLike, curves: ByName, *, floor: float | None = None, title: str = "") -> Picture:
+@draw.styled
+def frontiers(ratios: ArrayLike, curves: draw.ByName, *, floor: float | None = None, title: str = "") -> draw.Picture:
     """Largest certified coverage (m,) by name against the pruning ratio; NaN: nothing is certified at this ratio.
 
     `floor` is a coverage that somebody asks for; the alternative text says how far each curve stays above it.
@@ -133,8 +101,8 @@ def frontiers(ratios: ArrayLike, curves: ByName, *, floor: float | None = None, 
     'Largest certified coverage against pruning ratio. alpha = 0.01: up to ratio 0.5, with coverage 90% up to 0.5.'
     """
     x, notes = np.asarray(ratios, dtype=float), []
-    picture, (ax,) = blank(7, 3.6)
-    drawn = lines(ax, x, curves, MARKS, markersize=3.5)
+    picture, (ax,) = draw.blank(7, 3.6)
+    drawn = draw.lines(ax, x, curves, draw.MARKS, markersize=3.5)
     for name, y in drawn:
         found, high = x[np.isfinite(y)], x[y >= (floor or 0)]
         reach = f"up to ratio {found.max():g}" if found.size else "nothing certified"
@@ -142,22 +110,22 @@ def frontiers(ratios: ArrayLike, curves: ByName, *, floor: float | None = None, 
             reach += f", with coverage {floor:.0%} {f'up to {high.max():g}' if high.size else 'nowhere'}"
         notes.append(f"{name}: {reach}")
     if floor is not None:
-        level(ax, floor, f"coverage {floor:.0%}", va="top")
+        draw.level(ax, floor, f"coverage {floor:.0%}", va="top")
     lowest = min(1.0, *(np.nanmin(y, initial=1.0) for _, y in drawn))
     ends = [x[np.isfinite(y)].max(initial=x[0]) for _, y in drawn]
     ax.set_ylim(max(min(lowest, floor or 1) - 0.05, -0.02), 1.01)
     ax.set_xlim(max(x[0], min(ends) - 0.25) - 0.01, max(ends) + 0.02)  # before that little happens
     ax.set(ylabel="coverage: share answered", title=title)
-    ratio_axis(ax, 0)
-    percent(ax, "y", 0)
+    draw.ratio_axis(ax, 0)
+    draw.percent(ax, "y", 0)
     ax.legend(loc="lower left")
-    return tell(picture, "Largest certified coverage against pruning ratio.", notes)
+    return draw.tell(picture, "Largest certified coverage against pruning ratio.", notes)
 
 
-@styled
+@draw.styled
 def certified_regions(
-    regions: ByName, coverage: ArrayLike, ratios: ArrayLike, thresholds: ArrayLike, *, title: str = ""
-) -> Picture:
+    regions: draw.ByName, coverage: ArrayLike, ratios: ArrayLike, thresholds: ArrayLike, *, title: str = ""
+) -> draw.Picture:
     """Certified pairs (m, t), filled, by procedure: a panel each; the dotted outline is that of the first one.
 
     >>> certified_regions({"rows": [[True, False]]}, [[0.5, 1.0]], [0.8], [0.9, 0.0]).alt
@@ -166,7 +134,7 @@ def certified_regions(
     share, notes, k = np.asarray(coverage, dtype=float), [], len(regions)
     across = 2 if k > 1 else 1
     down = -(-k // across)
-    picture, axes = blank(7, min(0.8 + 1.6 * down, 4), down, across, sharex=True, sharey=True)
+    picture, axes = draw.blank(7, min(0.8 + 1.6 * down, 4), down, across, sharex=True, sharey=True)
     first = np.asarray(next(iter(regions.values())), dtype=bool)
     for ax, (name, region) in zip(axes, regions.items(), strict=False):
         mask = np.asarray(region, dtype=bool)
@@ -182,12 +150,12 @@ def certified_regions(
         ax.set_axis_off()
     picture.supxlabel("pruning ratio", fontsize=10)
     picture.supylabel("threshold", fontsize=10)
-    heading(picture, title)
-    return tell(picture, "Certified pairs by procedure.", notes)
+    draw.heading(picture, title)
+    return draw.tell(picture, "Certified pairs by procedure.", notes)
 
 
-@styled
-def mean_ratios(sizes: ArrayLike, results: ByName, *, xlabel: str, title: str = "") -> Picture:
+@draw.styled
+def mean_ratios(sizes: ArrayLike, results: draw.ByName, *, xlabel: str, title: str = "") -> draw.Picture:
     """Mean certified ratio by name over repetitions (k, trials), against `sizes` (k,); NaN, nothing, counts as 0.
 
     >>> mean_ratios([50, 100], {"rows": [[np.nan, np.nan], [0.8, np.nan]]}, xlabel="digits n").alt
@@ -195,19 +163,19 @@ def mean_ratios(sizes: ArrayLike, results: ByName, *, xlabel: str, title: str = 
     """
     x, unit, notes = np.asarray(sizes, dtype=float), xlabel.split()[-1], []
     means = {name: np.nan_to_num(np.asarray(ratios, dtype=float)).mean(axis=1) for name, ratios in results.items()}
-    picture, (ax,) = blank(7, 3.4)
-    for name, y in lines(ax, x, means, MARKS, markersize=6):
+    picture, (ax,) = draw.blank(7, 3.4)
+    for name, y in draw.lines(ax, x, means, draw.MARKS, markersize=6):
         told = (f"{value:.3f} at {unit} = {size:g}" for size, value in zip(x, y, strict=True))
         notes.append(f"{name}: {', '.join(told)}")
     ax.set(ylim=(-0.03, 1), ylabel="mean certified ratio (none: 0)", title=title)
-    size_axis(ax, x, xlabel, ",.0f")
-    percent(ax, "y")
+    draw.size_axis(ax, x, xlabel, ",.0f")
+    draw.percent(ax, "y")
     ax.legend(loc="lower right")
-    return tell(picture, "Mean certified ratio, nothing certified counted as 0.", notes)
+    return draw.tell(picture, "Mean certified ratio, nothing certified counted as 0.", notes)
 
 
-@styled
-def rescue(result: Any, means: ArrayLike, *, start: float = 0.0, title: str = "") -> Picture:
+@draw.styled
+def rescue(result: Any, means: ArrayLike, *, start: float = 0.0, title: str = "") -> draw.Picture:
     """Mean losses of networks that answer everything, `means` (m,), and of certified ones that may abstain.
 
     Below, the coverage of the latter: at each ratio the certified pair that covers most, from the ratio `start` on.
@@ -216,43 +184,43 @@ def rescue(result: Any, means: ArrayLike, *, start: float = 0.0, title: str = ""
     widest = np.where(result.rejected, result.coverage, -1).argmax(axis=1)
     answers = np.where(np.isfinite(share), result.risk[np.arange(len(x)), widest], np.nan)
     shown, alpha = x >= start, result.alpha
-    picture, (top, bottom) = blank(7, 4, 2, sharex=True)
+    picture, (top, bottom) = draw.blank(7, 4, 2, sharex=True)
     for ax, y, colour, face, mark, label in (
-        (top, whole, COLOURS[1], "white", "s", "answers everything"),
-        (top, answers, BLUE, BLUE, "o", "may abstain: certified"),
-        (bottom, share, BLUE, BLUE, "o", ""),
+        (top, whole, draw.COLOURS[1], "white", "s", "answers everything"),
+        (top, answers, draw.BLUE, draw.BLUE, "o", "may abstain: certified"),
+        (bottom, share, draw.BLUE, draw.BLUE, "o", ""),
     ):
         ax.plot(x[shown], y[shown], mark, color=colour, markerfacecolor=face, markersize=4, label=label)
-    level(top, alpha, f"alpha = {alpha:.3g}", at=0.99, ha="right")
+    draw.level(top, alpha, f"alpha = {alpha:.3g}", at=0.99, ha="right")
     top.set(ylabel="errors / answers", ylim=(0, min(5 * alpha, 1.02)), title=title)
     top.legend(loc="upper left", fontsize=9)
     bottom.set(ylabel="coverage", ylim=(0, 1.04))
-    ratio_axis(bottom, 0)
-    percent(top, "y")
-    percent(bottom, "y", 0)
+    draw.ratio_axis(bottom, 0)
+    draw.percent(top, "y")
+    draw.percent(bottom, "y", 0)
     found = np.isfinite(share)
     told = f"certified at {found.sum()} of {len(x)} ratios"
     if found.any():
         told += f", with a mean loss of at most {answers[found].max():.4f} and a coverage of "
         told += f"{share[found].min():.1%} to {share[found].max():.1%}"
-    return tell(
+    return draw.tell(
         picture,
         f"Mean loss against pruning ratio, alpha = {alpha:.3g}. Answering everything: at least {whole.min():.4f}. "
         f"May abstain: {told}.",
     )
 
 
-@styled
-def selective_splits(result: Any) -> Picture:
+@draw.styled
+def selective_splits(result: Any) -> draw.Picture:
     """Chosen ratio and coverage (left) and the true selective risk (right) over repeated calibrations.
 
     Bars beyond alpha are hatched; risks beyond 2 alpha are counted in the last bar.
     """
-    picture, (left, right) = blank(7, 3.4, 1, 2)
+    picture, (left, right) = draw.blank(7, 3.4, 1, 2)
     found = np.isfinite(result.ratio)
     _spots(left, result.ratio[found], result.coverage[found])
-    risk_bars(right, result.risk, result.risk > result.alpha + pvalues.ROUNDING, result.alpha)
-    level(right, result.alpha, f"alpha = {result.alpha:.3g}", axis="x")
+    draw.risk_bars(right, result.risk, result.risk > result.alpha + pvalues.ROUNDING, result.alpha)
+    draw.level(right, result.alpha, f"alpha = {result.alpha:.3g}", axis="x")
     left.set(xlabel="chosen pruning ratio (area: how often)", ylabel="true coverage there")
     left.set_title(f"nothing certified: {result.abstained:.1%}", fontsize=10)
     right.set(xlabel="true selective risk of the chosen pair", ylabel="share of splits")
@@ -260,54 +228,56 @@ def selective_splits(result: Any) -> Picture:
     right.set_title(f"{broken}: {result.broken:.1%}, promised {result.delta:.0%}", fontsize=10)
     left.xaxis.set_major_locator(MaxNLocator(4, steps=[1, 2, 5, 10]))
     right.xaxis.set_major_locator(MaxNLocator(4))
-    percent(left, "xy", 1)
-    percent(right, "xy")
+    draw.percent(left, "xy", 1)
+    draw.percent(right, "xy")
     middle = "nothing ever certified"
     if found.any():
         middle = f"median ratio {np.median(result.ratio[found]):g}, coverage {np.median(result.coverage[found]):.3f}"
-    return tell(
+    return draw.tell(
         picture,
         f"{len(found)} calibrations: {middle}; {broken}, "
         f"with alpha = {result.alpha:.3g}, in {result.broken:.1%} of them, delta allows {result.delta:.0%}.",
     )
 
 
-@styled
-def by_class(panels: ByName, names: Sequence[str], *, overall: Mapping[str, float], title: str = "") -> Picture:
+@draw.styled
+def by_class(
+    panels: draw.ByName, names: Sequence[str], *, overall: Mapping[str, float], title: str = ""
+) -> draw.Picture:
     """A share (k,) for each class, one panel of bars a quantity, with the share over all classes as a line.
 
     >>> by_class({"declined": [0.1, 0.3]}, ["0", "1"], overall={"declined": 0.2}).alt
     'By class. declined: 10.0% (0) to 30.0% (1), 20.0% over all.'
     """
-    picture, axes = blank(7, 3, 1, len(panels))
+    picture, axes = draw.blank(7, 3, 1, len(panels))
     notes = []
     for ax, (name, values) in zip(axes, panels.items(), strict=True):
         y = np.asarray(values, dtype=float)
-        ax.bar(range(len(y)), y, color=BLUE)
-        level(ax, overall[name])
+        ax.bar(range(len(y)), y, color=draw.BLUE)
+        draw.level(ax, overall[name])
         ax.set_xticks(range(len(y)), names)
         ax.set_title(f"{name}; all: {overall[name]:.1%} (dashed)", fontsize=10)
         ax.set_xlabel("class")
         ax.grid(False, axis="x")
-        percent(ax, "y")
+        draw.percent(ax, "y")
         low, high = int(np.nanargmin(y)), int(np.nanargmax(y))
         ends = f"{y[low]:.1%} ({names[low]}) to {y[high]:.1%} ({names[high]})"
         notes.append(f"{name}: {ends}, {overall[name]:.1%} over all")
-    heading(picture, title)
-    return tell(picture, "By class.", notes)
+    draw.heading(picture, title)
+    return draw.tell(picture, "By class.", notes)
 
 
 def _pairs(ax: Axes, p: np.ndarray, mask: np.ndarray, share: np.ndarray, delta: float) -> None:
     """The heat map: p-values, grey where nothing is selected, and two outlines."""
-    shade = np.log10(np.clip(p, SMALLEST, 1)).T
+    shade = np.log10(np.clip(p, draw.SMALLEST, 1)).T
     ax.imshow(shade, cmap=PALE_BLUES, vmin=-6, vmax=0, **_GRID)
     empty = np.where(share > 0, np.nan, 1.0).T
     ax.imshow(empty, cmap=ListedColormap(["#BBBBBB"]), **_GRID)
-    _outline(ax, p <= delta, color=COLOURS[1], linewidth=1.2, linestyle="--")
+    _outline(ax, p <= delta, color=draw.COLOURS[1], linewidth=1.2, linestyle="--")
     _outline(ax, mask, color="black", linewidth=1.8)
     key: list[Any] = [
         Line2D([], [], color="black", label="certified"),
-        Line2D([], [], color=COLOURS[1], linestyle="--", linewidth=1.2, label="p ≤ delta"),
+        Line2D([], [], color=draw.COLOURS[1], linestyle="--", linewidth=1.2, label="p ≤ delta"),
     ]
     key += [Patch(facecolor="#BBBBBB", label="nothing answered")] if np.nansum(empty) else []
     ax.legend(handles=key, loc="upper left", fontsize=9, frameon=True, framealpha=0.9, ncols=3)
@@ -319,13 +289,15 @@ def _reach(ax: Axes, mask: np.ndarray, share: np.ndarray, floor: float | None) -
     reach, x = np.where(mask, share, 0).max(axis=1), np.arange(len(mask))
     some = mask.any(axis=1)
     if some.any():
-        ax.plot(x[some], reach[some], "o", color=BLUE, markersize=3.5, label="largest certified")
+        ax.plot(x[some], reach[some], "o", color=draw.BLUE, markersize=3.5, label="largest certified")
     if not some.all():
-        ax.plot(x[~some], np.full((~some).sum(), -0.05), "|", color=COLOURS[1], markersize=7, label="nothing certified")
+        ax.plot(
+            x[~some], np.full((~some).sum(), -0.05), "|", color=draw.COLOURS[1], markersize=7, label="nothing certified"
+        )
     if floor is not None:
-        level(ax, floor, f"floor {floor:g}", at=1.005, va="center")
+        draw.level(ax, floor, f"floor {floor:g}", at=1.005, va="center")
     ax.set(ylim=(-0.1, 1.05), ylabel="coverage", yticks=[0, 0.5, 1])
-    percent(ax, "y")
+    draw.percent(ax, "y")
     ax.legend(loc="lower left", bbox_to_anchor=(0, 0.08), fontsize=9)
 
 
@@ -355,7 +327,7 @@ def _spots(ax: Axes, x: np.ndarray, y: np.ndarray) -> None:
     """Points whose area is the number of times that a place, in steps of 0.01, occurs."""
     places, counts = np.unique(np.round(np.column_stack([x, y]), 2), axis=0, return_counts=True)
     size = 400 * counts / max(counts.sum(), 1) + 4
-    ax.scatter(places[:, 0], places[:, 1], s=size, color=BLUE, alpha=0.7, linewidth=0)
+    ax.scatter(places[:, 0], places[:, 1], s=size, color=draw.BLUE, alpha=0.7, linewidth=0)
 
 
 def _found_pairs(mask: np.ndarray, share: np.ndarray, ratios: ArrayLike) -> str:
@@ -370,7 +342,7 @@ def _outline(ax: Axes, mask: np.ndarray, **look: Any) -> None:
     """Lines around the True cells of a mask (m, t) that is drawn with m to the right and t upwards."""
     padded = np.pad(mask, 1)
     i, k = np.nonzero(padded[1:] != padded[:-1])  # between rows: a vertical line
-    lines = [((x - 0.5, y - 1.5), (x - 0.5, y - 0.5)) for x, y in zip(i, k, strict=True)]
+    edges = [((x - 0.5, y - 1.5), (x - 0.5, y - 0.5)) for x, y in zip(i, k, strict=True)]
     i, k = np.nonzero(padded[:, 1:] != padded[:, :-1])
-    lines += [((x - 1.5, y - 0.5), (x - 0.5, y - 0.5)) for x, y in zip(i, k, strict=True)]
-    ax.add_collection(LineCollection(lines, **look))
+    edges += [((x - 1.5, y - 0.5), (x - 0.5, y - 0.5)) for x, y in zip(i, k, strict=True)]
+    ax.add_collection(LineCollection(edges, **look))

@@ -90,7 +90,7 @@ class Picture(Figure):
 
 
 def styled(draw: Callable[..., Picture]) -> Callable[..., Picture]:
-    """Draw in the style of the course, in one thread at a time; the settings of matplotlib are left as they were."""
+    """Make a figure in the style of the course, one thread at a time; matplotlib's settings stay as they were."""
 
     @functools.wraps(draw)
     def in_style(*args: Any, **kwargs: Any) -> Picture:
@@ -103,10 +103,10 @@ def styled(draw: Callable[..., Picture]) -> Callable[..., Picture]:
 def blank(
     width: float, height: float, rows: int = 1, columns: int = 1, *, margins: Any = None, **options: Any
 ) -> tuple[Picture, np.ndarray]:
-    """An empty picture, in inches, and its axes in a flat array, row by row.
+    """An empty picture, `width` by `height` inches, and its axes in a flat array, row by row.
 
-    With `margins`, the keywords of a gridspec, nothing is laid out automatically: an explorer redraws in half the time,
-    and nothing moves.
+    `margins` (left, right, ... as for a gridspec) replace the automatic layout, which takes half the time of a figure:
+    for explorers, which redraw often and whose panels must not move.
     """
     picture = Picture(figsize=(width, height), layout=None if margins else "constrained")
     axes = picture.subplots(rows, columns, squeeze=False, gridspec_kw=margins, **options)
@@ -114,12 +114,13 @@ def blank(
 
 
 def tell(picture: Picture, text: str, notes: Iterable[str] | None = None) -> Picture:
-    """The picture with its alternative text: `text`, and the notes, if any, as one more sentence."""
+    """The picture, with `text` as its alternative text; notes are added as one more sentence."""
     picture.alt = text if notes is None else f"{text} {'; '.join(notes)}."
     return picture
 
 
 def capital(text: str) -> str:
+    """The text with a capital first letter; the others stay as they are."""
     return text[:1].upper() + text[1:]
 
 
@@ -140,7 +141,7 @@ def looks(names: Iterable[str], marks: str = "") -> list[dict[str, Any]]:
 
 
 def lines(ax: Axes, x: ArrayLike, curves: ByName, marks: str = "", **options: Any) -> list[tuple[str, np.ndarray]]:
-    """Draw each curve in a look of its own; returns names and values."""
+    """Draw each curve (m,) against `x` in a look of its own; returns names and values."""
     drawn = [(name, np.asarray(values, dtype=float)) for name, values in curves.items()]
     for (_, y), look in zip(drawn, looks(curves, marks), strict=True):
         ax.plot(x, y, **look, **options)
@@ -163,9 +164,10 @@ def filled(
 def level(
     ax: Axes, value: float, label: str = "", *, axis: str = "y", at: float | None = None, gap: float = 0, **text: Any
 ) -> None:
-    """A dashed grey line at `value` of an axis, with its name `at` this part of its length, `gap` points to the right.
+    """A dashed grey line across the panel at `value` of the axis, with its name on it.
 
-    `text` overrides how the name is written.
+    The name stands `at` this part of the line's length, `gap` points further right; `text` says how it is written
+    (options of `annotate`). Without a label the line has no name.
     """
     look: dict[str, Any] = {"color": GREY, "fontsize": 9, "xytext": (gap, 0), "textcoords": "offset points"}
     if axis == "y":

@@ -198,8 +198,7 @@ class SelectiveCalibration(certificates.Certificate):
         if pair == "best":
             pair = self.best()
         chosen = None if pair is None else (pair.row, pair.column)
-        settings = {"alpha": self.alpha, "delta": self.delta, "floor": self.floor, "chosen": chosen} | options
-        return draw(self.p_values, self.rejected, self.coverage, self.ratios, self.thresholds, **settings)
+        return draw(self, chosen=chosen, **options)
 
     @staticmethod
     def _checked(record: dict[str, Any]) -> dict[str, Any]:

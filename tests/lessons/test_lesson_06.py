@@ -1,6 +1,7 @@
 """Lesson 06: its checkers accept every right form and refuse each misconception; its figures and claims."""
 
 import math
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -213,7 +214,12 @@ WRONG = [
 
 P = np.array([[0.001, 0.04, 0.3], [0.02, 0.2, 0.9], [1.0, 0.4, 1.0]])
 COVERAGE = np.array([[0.8, 0.9, 1.0], [0.5, 0.7, 1.0], [0.0, 0.2, 1.0]])
-GRID = {"ratios": [0.5, 0.8, 0.9], "thresholds": [0.9, 0.5, 0.0], "alpha": 0.05, "delta": 0.1}
+GRID = {"ratios": np.array([0.5, 0.8, 0.9]), "thresholds": np.array([0.9, 0.5, 0.0]), "alpha": 0.05, "delta": 0.1}
+
+
+def pairs(rejected, floor=None):
+    """What the figure reads of a certificate of pairs."""
+    return SimpleNamespace(p_values=P, rejected=rejected, coverage=COVERAGE, floor=floor, **GRID)
 
 
 def drawn(picture):
@@ -222,14 +228,14 @@ def drawn(picture):
 
 
 def test_the_map_tells_what_is_certified_and_what_would_pass_alone():
-    picture = drawn(plots.selective(P, P <= 0.03, COVERAGE, **GRID))
+    picture = drawn(plots.selective(pairs(P <= 0.03)))
     assert picture.alt.startswith("2 of 9 pairs certified, ratios up to 0.8, coverage up to 80.0%.")
     assert "delta = 0.1 lets 3 pass" in picture.alt
-    assert plots.selective(P, P < 0, COVERAGE, **GRID).alt.startswith("Nothing certified.")
+    assert plots.selective(pairs(P < 0)).alt.startswith("Nothing certified.")
 
 
 def test_the_map_has_ratios_to_the_right_and_lenient_thresholds_above():
-    bottom = plots.selective(P, P <= 0.03, COVERAGE, **GRID).axes[1]
+    bottom = plots.selective(pairs(P <= 0.03)).axes[1]
     evidence, silent = (np.ma.filled(image.get_array(), np.nan) for image in bottom.images)
     np.testing.assert_allclose(evidence, np.log10(np.maximum(P, 1e-6)).T)
     assert np.argwhere(silent == 1).tolist() == [[0, 2]]  # the strictest threshold of the last ratio answers nothing
@@ -247,7 +253,7 @@ def area_inside(lines):
 
 @pytest.mark.parametrize("mask", [P <= 0.03, P <= 0.1, P < 2, P == 0.2, P < 0])
 def test_the_outline_surrounds_exactly_the_certified_cells(mask):
-    _, certified = plots.selective(P, mask, COVERAGE, **GRID).axes[1].collections
+    _, certified = plots.selective(pairs(mask)).axes[1].collections
     segments = [segment.tolist() for segment in certified.get_segments()]
     assert area_inside(segments) == mask.sum()
     corners = {tuple(point) for segment in segments for point in segment}
@@ -255,7 +261,7 @@ def test_the_outline_surrounds_exactly_the_certified_cells(mask):
 
 
 def test_the_reach_is_filled_where_a_threshold_is_certified():
-    top = plots.selective(P, P <= 0.05, COVERAGE, **GRID, floor=0.6).axes[0]
+    top = plots.selective(pairs(P <= 0.05, floor=0.6)).axes[0]
     certified, without, floor = top.lines
     assert certified.get_xydata().tolist() == [[0, 0.9], [1, 0.5]] and certified.get_markerfacecolor() == BLUE
     assert without.get_xdata().tolist() == [2] and without.get_ydata().max() < 0  # below the axis: no coverage of 0
@@ -264,7 +270,7 @@ def test_the_reach_is_filled_where_a_threshold_is_certified():
 
 @pytest.mark.parametrize(("start", "ring"), [(0.0, [(1, 0.7), (1, 1)]), (0.8, [(0, 0.7), (0, 1)]), (0.85, [])])
 def test_the_ring_stays_with_its_pair_where_the_map_starts_later(start, ring):
-    picture = plots.selective(P, P <= 0.05, COVERAGE, **GRID, chosen=(1, 1), start=start)
+    picture = plots.selective(pairs(P <= 0.05), chosen=(1, 1), start=start)
     rings = [
         line
         for ax in picture.axes
