@@ -17,7 +17,7 @@ if TYPE_CHECKING:  # torch is imported where a network is at hand: `calibrate_lo
     from confprune_edu import pruning
     from confprune_edu.losses import Loss
 
-from confprune_edu.certificates import Calibration as Calibration, _largest, name_of, provenance_of, settings
+from confprune_edu.certificates import Calibration as Calibration, Recipe, largest, name_of, provenance_of, table_sha256
 
 RATIOS = tuple(j / 100 for j in range(100))  # the default grid: 0, 1, ..., 99 per cent
 
@@ -80,39 +80,22 @@ def calibrate(
     >>> calibrate(model, inputs, disagreement, alpha=0.1, delta=0.1, ratios=[0.25, 0.5, 0.75]).ratio
     0.5
     """
-    from confprune_edu import evaluation
-    from confprune_edu.losses import loss_range
+    from confprune_edu import evaluation, losses
+    from confprune_edu.engine.fingerprint import Fingerprinted
 
     grid = _checks.ratios(ratios)
-    low, high = loss_range(loss)
-    settings(alpha, delta, p_value, low, high)
-    fwer.named(procedure)
-    given = (model, data, grid, loss)
-    options: dict[str, Any] = {
-        "scores": scores,
-        "finish": finish,
-        "batch_size": batch_size,
-        "device": device,
-        "progress": progress,
-    }
-    if procedure in ("fixed_sequence", fwer.fixed_sequence):
-        columns = evaluation.loss_columns(*given, **options)
-        losses, p_values = _until_first_failure(columns, alpha, delta, p_value, low, high)
+    recipe = Recipe(alpha, delta, p_value, procedure, losses.loss_range(loss))
+    family: dict[str, Any] = {"scores": scores, "finish": finish}
+    options = family | {"batch_size": batch_size, "device": device, "progress": progress}
+    seen = Fingerprinted(data)
+    if recipe.procedure_name == "fixed_sequence":
+        columns = evaluation.loss_columns(model, seen, grid, loss, **options)
+        table, p_values = _until_first_failure(columns, recipe)
     else:
-        losses = evaluation.loss_table(*given, **options)
-        p_values = _p_values(losses, alpha, p_value, low, high)
-    return _certify(
-        losses,
-        p_values,
-        grid,
-        alpha,
-        delta,
-        p_value,
-        procedure,
-        loss=name_of(loss),
-        loss_range=(low, high),
-        **provenance_of(model, scores, finish),
-    )
+        table = evaluation.loss_table(model, seen, grid, loss, **options)
+        p_values = recipe.p_values(table)
+    origin = provenance_of(model, **family) | {"loss": name_of(loss), "data_sha256": seen.sha256}
+    return _certify(table, p_values, grid, recipe, **origin)
 
 
 def calibrate_losses(
@@ -151,13 +134,10 @@ def calibrate_losses(
     0.5
     """
     grid = _checks.ratios(ratios)
-    low, high = _checks.interval(loss_range, "loss_range")
-    settings(alpha, delta, p_value, low, high)
-    fwer.named(procedure)
-    table = _checks.losses(losses, low, high, ndim=(2,))
+    recipe = Recipe(alpha, delta, p_value, procedure, loss_range)
+    table = _checks.losses(losses, *recipe.loss_range, ndim=(2,))
     _checks.columns(table, "losses", grid)
-    p_values = _p_values(table, alpha, p_value, low, high)
-    return _certify(table, p_values, grid, alpha, delta, p_value, procedure, loss_range=(low, high))
+    return _certify(table, recipe.p_values(table), grid, recipe, data_sha256=table_sha256(table))
 
 
 def group_means(losses: ArrayLike, groups: ArrayLike) -> NDArray[np.float64]:
@@ -199,53 +179,33 @@ def group_means(losses: ArrayLike, groups: ArrayLike) -> NDArray[np.float64]:
     return np.clip(sums / np.bincount(rank)[:, None], table.min(), table.max())
 
 
-def _p_values(losses: NDArray[Any], alpha: float, p_value: str, low: float, high: float) -> NDArray[np.float64]:
-    return pvalues.p_values(*pvalues.rescale(losses, alpha, low, high), p_value)
-
-
-def _until_first_failure(
-    columns: Iterator[NDArray[Any]], alpha: float, delta: float, p_value: str, low: float, high: float
-) -> tuple[NDArray[Any], NDArray[np.float64]]:
+def _until_first_failure(columns: Iterator[NDArray[Any]], recipe: Recipe) -> tuple[NDArray[Any], NDArray[np.float64]]:
     """The columns up to and including the first whose p-value exceeds delta, and the p-values."""
     seen, p_values = [], []
     for column in columns:
         seen.append(column)
-        p_values.append(_p_values(column, alpha, p_value, low, high))
-        if p_values[-1] > delta:
+        p_values.append(recipe.p_values(column))
+        if p_values[-1] > recipe.delta:
             break
     return np.column_stack(seen), np.array(p_values)
 
 
 def _certify(
-    losses: NDArray[Any],
-    p_values: NDArray[np.float64],
-    grid: NDArray[np.float64],
-    alpha: float,
-    delta: float,
-    p_value: str,
-    procedure: fwer.Procedure,
-    *,
-    loss_range: tuple[float, float],
-    **provenance: Any,
+    losses: NDArray[Any], p_values: NDArray[np.float64], grid: NDArray[np.float64], recipe: Recipe, **provenance: Any
 ) -> Calibration:
     """The certificate from the losses of the first ratios of the grid (all of them unless a sequence stopped)."""
     n, tested = losses.shape
     p, means = np.full(len(grid), np.nan), np.full(len(grid), np.nan)
-    p[:tested] = p_values
-    means[:tested] = pvalues.loss_sums(losses) / n
+    p[:tested], means[:tested] = p_values, pvalues.loss_sums(losses) / n
     rejected = np.zeros(len(grid), dtype=bool)
-    rejected[:tested] = fwer.named(procedure)(p[:tested], delta)
+    rejected[:tested] = recipe.reject(p[:tested])
     return Calibration(
-        ratio=_largest(grid, rejected),
+        ratio=largest(grid, rejected),
         rejected=rejected,
         p_values=p,
         loss_means=means,
         ratios=grid,
-        alpha=float(alpha),
-        delta=float(delta),
         n=n,
-        p_value=p_value,
-        procedure=procedure if isinstance(procedure, str) else name_of(procedure),
-        loss_range=loss_range,
+        **recipe.recorded(),
         **provenance,
     )

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import functools
+import hashlib
 import html
 import json
 import textwrap
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
@@ -22,43 +23,163 @@ if TYPE_CHECKING:  # torch is imported where a network is at hand: `calibrate_lo
 
 
 VERSION = 1  # of the JSON records
-
-# Procedures of this package by name: of any other, the caller promises that it holds delta.
-PROCEDURES = (*fwer.PROCEDURES, "multi_start", "graphical", "rows", "middle", "path", "graph", "grid_graph", "split")
+LATER = {"later": True}  # marks fields that records of version 1 may lack
 
 
+@dataclass(frozen=True)
+class Recipe:
+    """What is fixed before the losses are seen, with the grid and the examples' order; refused by name where it is bad.
+
+    >>> Recipe(alpha=0.1, delta=0.1, p_value="tight", procedure="holm", loss_range=(-1, 1)).level
+    0.55
+    """
+
+    alpha: float
+    delta: float
+    p_value: str
+    procedure: Any
+    loss_range: tuple[float, float] = (0.0, 1.0)
+
+    own: ClassVar[tuple[Callable[..., Any], ...]] = fwer.KEEP_DELTA  # procedures that keep delta, and their names
+    names: ClassVar[frozenset[str]] = frozenset(f.__name__ for f in fwer.KEEP_DELTA)
+
+    def __post_init__(self) -> None:
+        low, high = _checks.interval(self.loss_range, "loss_range")
+        alpha, delta = _checks.number(self.alpha, "alpha", low, high), _checks.number(self.delta, "delta")
+        vars(self).update(alpha=alpha, delta=delta, loss_range=(low, high))  # plain floats, whatever was given
+        _checks.choice(self.p_value, "p_value", pvalues.METHODS)
+        self.check_procedure()
+
+    def check_procedure(self) -> None:
+        """ValueError if `procedure` is neither a function nor a name that is known."""
+        fwer.named(self.procedure)
+
+    @property
+    def procedure_name(self) -> str:
+        """What a certificate calls the procedure: a function from outside never has a name of `names`."""
+        if isinstance(self.procedure, str):
+            return self.procedure
+        function, name = self.procedure, name_of(self.procedure)
+        while isinstance(function, functools.partial):
+            function = function.func
+        own = any(function is known for known in self.own)
+        return f"custom {name}" if not own and name.split("(")[0] in self.names else name
+
+    @property
+    def level(self) -> float:
+        """alpha, moved to [0, 1] together with the losses."""
+        return (self.alpha - self.loss_range[0]) / (self.loss_range[1] - self.loss_range[0])
+
+    def recorded(self) -> dict[str, Any]:
+        """The fields of a certificate."""
+        same = {name: getattr(self, name) for name in ("alpha", "delta", "p_value", "loss_range")}
+        return same | {"procedure": self.procedure_name}
+
+    def p_values(self, losses: NDArray[Any]) -> NDArray[np.float64]:
+        """`pvalues.p_values` of losses in `loss_range`."""
+        return pvalues.p_values(*pvalues.rescale(losses, self.alpha, *self.loss_range), self.p_value)
+
+    def reject(self, p_values: NDArray[np.float64]) -> NDArray[np.bool_]:
+        """The mask of the procedure, from p-values (m,) or (trials, m)."""
+        return fwer.named(self.procedure)(p_values, self.delta)
+
+
+def p_value_bounds(
+    p_of: Callable[[NDArray[Any]], NDArray[np.float64]], sums: NDArray[np.float64], n: NDArray[Any], method: str
+) -> list[NDArray[np.float64]]:
+    """The least, the likely and the largest p-values of sums of n losses in [0, 1] that are known up to rounding.
+
+    >>> bounds = p_value_bounds(lambda s: s / 10, np.array([2.9999999]), np.array([10]), "binomial")
+    >>> [p.round(3).tolist() for p in bounds]
+    [[0.3], [0.3], [0.3]]
+    """
+    slack, whole = 1e-6 + 1e-9 * n, np.rint(sums).astype(np.int64)
+    if method == "binomial":
+        if (np.abs(sums - whole) > slack).any():
+            raise ValueError("mean losses are not those of 0/1 losses")
+        slack = 0 * n
+    near = whole if method == "binomial" else sums
+    least, likely, most = (p_of(np.clip(near + error, 0, n)) for error in (-slack, 0 * n, slack))
+    return [least * (1 - 1e-6), likely, most * (1 + 1e-6)]
+
+
+@dataclass(frozen=True, eq=False, repr=False, kw_only=True)
 class Certificate:
-    """What every certificate can do: prune as it was calibrated, be read and written as JSON, and say what it claims.
+    """What every certificate holds and can do: prune as it was calibrated, JSON and back, and say what it claims.
 
-    A certificate is a frozen dataclass with these fields. It names its schema, checks a record that was read, and says
-    in three sentences what was certified, what that means, and what it rests on.
+    A class of certificates names its schema, the tables of its record beside p-values, the procedures that keep delta,
+    by the names under which they are recorded, and those among them that can be repeated when a record is read.
     """
 
     schema: ClassVar[str]
+    tables: ClassVar[tuple[str, ...]]
+    keep_delta: ClassVar[frozenset[str]]
+    stop_rules: ClassVar[Mapping[str, Callable[..., NDArray[np.bool_]]]]
+
     rejected: NDArray[np.bool_]
+    p_values: NDArray[np.float64]
+    ratios: NDArray[np.float64]
+    alpha: float
+    delta: float
+    n: int
+    p_value: str
     procedure: str
-    model_sha256: str | None
-    criterion: str
-    finished: bool
-    scores_sha256: str | None
-    scores: Mapping[str, Tensor] | None
-    finish: pruning.Finish | None
-
-    @staticmethod
-    def _checked(record: dict[str, Any]) -> dict[str, Any]:
-        """The fields of a record as arguments of the class; ValueError or TypeError if they contradict each other."""
-        raise NotImplementedError
-
-    def _sentences(self) -> tuple[str, str, str]:
-        raise NotImplementedError
-
-    def _proviso(self) -> str:
-        own = self.procedure.split("(")[0]  # a caller's function is known by name only
-        return "" if own in PROCEDURES else f", provided that {own} keeps its own chance of any false rejection at that"
+    loss: str = "loss"
+    loss_range: tuple[float, float] = (0.0, 1.0)
+    model_sha256: str | None = None
+    criterion: str = "unknown"
+    finished: bool = False
+    scores_sha256: str | None = None
+    data_sha256: str | None = field(default=None, metadata=LATER)
+    seed: int | None = field(default=None, metadata=LATER)
+    scores: Mapping[str, Tensor] | None = field(default=None)
+    finish: pruning.Finish | None = field(default=None)
 
     @classmethod
-    def _json_fields(cls) -> list[str]:
-        return [f.name for f in fields(cls) if f.name not in ("scores", "finish")]  # type: ignore[arg-type]
+    def _implied(cls, values: dict[str, Any], recipe: Recipe) -> tuple[Any, Any, NDArray[np.bool_]]:
+        """The least and the largest p-values that the rest of a record allows, and the mask that they allow.
+
+        ValueError or TypeError where the rest contradicts itself.
+        """
+        raise NotImplementedError
+
+    @classmethod
+    def _shape(cls, values: dict[str, Any]) -> tuple[int, ...]:
+        return values["ratios"].shape
+
+    @classmethod
+    def _checked(cls, record: dict[str, Any]) -> dict[str, Any]:
+        """The fields of a record as arguments of the class; ValueError or TypeError if they contradict each other."""
+        recipe = Recipe(record["alpha"], record["delta"], record["p_value"], at_most, record["loss_range"])
+        _checks.positive_int(record["n"], "n")
+        kinds: dict[str, Any] = dict.fromkeys(("procedure", "loss", "criterion"), str) | {"finished": bool}
+        kinds |= dict.fromkeys(("model_sha256", "scores_sha256", "data_sha256"), str | None) | {"seed": int | None}
+        if odd := [name for name, kind in kinds.items() if not isinstance(record[name], kind)]:
+            raise ValueError(f"{', '.join(odd)} of another type")
+        numbers = {name: np.array(record[name], dtype=np.float64) for name in ("ratios", "p_values", *cls.tables)}
+        values = record | numbers | {"loss_range": recipe.loss_range, "ratios": _checks.ratios(numbers["ratios"])}
+        shape = cls._shape(values)
+        values["rejected"] = _checks.mask(record["rejected"], "rejected", *shape)
+        if odd := [name for name in ("p_values", *cls.tables) if values[name].shape != shape]:
+            raise ValueError(f"{', '.join(odd)} must have shape {shape}, as rejected has")
+        p = values["p_values"]
+        _checks.within(p[~np.isnan(p)], "p_values", 0, 1)
+        least, most, rejected = cls._implied(values, recipe)
+        if (wrong := (p < least) | (p > most)).any():
+            raise ValueError(f"p_values must follow from the means, n, alpha and p_value; not so {p[wrong][0]:g}")
+        if (values["rejected"] != rejected).any():
+            raise ValueError("rejected must follow from p_values, delta and procedure")
+        return values
+
+    def _proviso(self) -> str:
+        name = self.procedure.split("(")[0]  # no function from outside is recorded under a name of the package's
+        known = name in self.keep_delta
+        return "" if known else f", provided that {name} keeps its own chance of any false rejection at that"
+
+    @classmethod
+    def _json_fields(cls) -> dict[str, bool]:
+        """The names of a record's fields, and whether records may lack them."""
+        return {f.name: "later" in f.metadata for f in fields(cls) if f.name not in ("scores", "finish")}
 
     def _pruned(
         self, model: nn.Module, ratio: float, scores: Mapping[str, Tensor] | None, finish: pruning.Finish | None
@@ -80,6 +201,27 @@ class Certificate:
             raise ValueError(f"scores differ from those of this certificate, which is about {used}")
         if (finish is not None) != self.finished:
             raise ValueError(f"finish must be {'the one that' if self.finished else 'None: none'} was calibrated")
+
+    def _sentences(self) -> tuple[str, str, str]:
+        return self._headline(), self._claim(), self._facts()
+
+    def _claim(self) -> str:
+        if not self.rejected.any():
+            return "This does not say that pruning is unsafe, only that these examples do not prove it safe."
+        chance = "in the limit of many examples only, " if self.p_value == "clt" else ""
+        return (
+            f"{self._certified()} Over draws of the calibration examples, {chance}the recipe makes a false claim with "
+            f"probability at most {self.delta:g}{self._proviso()}."
+        )
+
+    def _headline(self) -> str:
+        raise NotImplementedError
+
+    def _certified(self) -> str:
+        raise NotImplementedError
+
+    def _facts(self) -> str:
+        raise NotImplementedError
 
     def to_json(self) -> str:
         """The certificate as JSON text, with a schema version; `from_json` reads it back. NaN becomes null."""
@@ -103,10 +245,10 @@ class Certificate:
             raise ValueError(
                 f"not a calibration record that {cls.__name__} reads ({cls.schema}, {VERSION}): got {found}"
             )
-        if missing := [name for name in cls._json_fields() if name not in record]:
+        if missing := [name for name, later in cls._json_fields().items() if not later and name not in record]:
             raise ValueError(f"the calibration record lacks {', '.join(missing)}")
         try:
-            return cls(**cls._checked({name: record[name] for name in cls._json_fields()}))
+            return cls(**cls._checked({name: record.get(name) for name in cls._json_fields()}))
         except (TypeError, ValueError) as problem:
             raise ValueError(f"the calibration record contradicts itself: {problem}") from None
 
@@ -123,7 +265,7 @@ class Certificate:
         )
 
 
-@dataclass(frozen=True, eq=False, repr=False)
+@dataclass(frozen=True, eq=False, repr=False, kw_only=True)
 class Calibration(Certificate):
     """A certificate: how far the model may be pruned, and all that the claim rests on.
 
@@ -152,28 +294,20 @@ class Calibration(Certificate):
         Fingerprint of the calibrated network's parameters and buffers; None if only losses were seen.
     criterion, scores_sha256, finished : str, str or None, bool
         "magnitude", "custom" or "unknown"; fingerprint of custom scores; whether a `finish` was part of the family.
+    data_sha256 : str or None
+        Fingerprint of the examples in their order, of the loss table where only losses were seen: two certificates that
+        share it rest on the same examples, and do not hold together at 1 - delta. None if the data can not be read so.
+    seed : int or None
+        Seed of a random split of the examples, where one was made.
     """
 
     ratio: float | None
-    rejected: NDArray[np.bool_]
-    p_values: NDArray[np.float64]
     loss_means: NDArray[np.float64]
-    ratios: NDArray[np.float64]
-    alpha: float
-    delta: float
-    n: int
-    p_value: str
-    procedure: str
-    loss: str = "loss"
-    loss_range: tuple[float, float] = (0.0, 1.0)
-    model_sha256: str | None = None
-    criterion: str = "unknown"
-    finished: bool = False
-    scores_sha256: str | None = None
-    scores: Mapping[str, Tensor] | None = field(default=None)
-    finish: pruning.Finish | None = field(default=None)
 
     schema = "confprune_edu.Calibration"
+    tables = ("loss_means",)
+    keep_delta = Recipe.names
+    stop_rules = fwer.PROCEDURES
 
     def prune(
         self,
@@ -201,24 +335,28 @@ class Calibration(Certificate):
 
         return draw(self, **options)
 
-    def _sentences(self) -> tuple[str, str, str]:
-        return self._headline(), self._claim(), self._facts()
-
-    @staticmethod
-    def _checked(record: dict[str, Any]) -> dict[str, Any]:
-        values = dict(record) | common_fields(record)
-        grid, (low, high) = values["ratios"], values["loss_range"]
-        for name in ("p_values", "loss_means"):
-            values[name] = np.array(record[name], dtype=np.float64)
-        p, means = values["p_values"], values["loss_means"]
-        values["rejected"] = _checks.mask(record["rejected"], "rejected", len(grid))
-        if p.shape != grid.shape or means.shape != grid.shape:
-            raise ValueError("p_values, loss_means and ratios differ in length")
-        _checks.within(p[~np.isnan(p)], "p_values", 0, 1)
-        _checks.within(means[~np.isnan(means)], "loss_means", low, high)
-        if np.isnan(p[values["rejected"]]).any() or record["ratio"] != _largest(grid, values["rejected"]):
-            raise ValueError(f"ratio {record['ratio']} is not the largest certified one")
-        return values
+    @classmethod
+    def _implied(cls, values: dict[str, Any], recipe: Recipe) -> tuple[Any, Any, NDArray[np.bool_]]:
+        p, means, n, (low, high) = values["p_values"], values["loss_means"], values["n"], recipe.loss_range
+        tested = ~np.isnan(p)
+        count = int(tested.sum())
+        if count == 0 or tested[count:].any() or (np.isnan(means) == tested).any():
+            raise ValueError("p_values and loss_means must be null for the same ratios, the last ones")
+        _checks.within(means[tested], "loss_means", low, high)
+        if values["ratio"] != largest(values["ratios"], values["rejected"]):
+            raise ValueError(f"ratio {values['ratio']} is not the largest certified one")
+        rule, want = cls.stop_rules.get(values["procedure"], at_most), np.zeros(len(p), dtype=bool)
+        want[:count] = rule(p[:count], recipe.delta)
+        if count < len(p) and (rule is not fwer.fixed_sequence or want[count - 1]):
+            raise ValueError("p_values must be there for all ratios, or up to the first failure of a fixed sequence")
+        if rule is at_most:  # of other procedures no more is known
+            want &= values["rejected"]
+        if recipe.p_value not in pvalues.FROM_SUM:
+            return 0, 1, want
+        sums = n * np.where(tested, (means - low) / (high - low), 1)
+        p_of = functools.partial(pvalues.FROM_SUM[recipe.p_value], n=n, alpha=recipe.level)
+        least, _, most = p_value_bounds(p_of, sums, np.array(n), recipe.p_value)
+        return least, most, want
 
     def _headline(self) -> str:
         if self.ratio is None:
@@ -227,14 +365,10 @@ class Calibration(Certificate):
             )
         return f"Certified pruning ratio: {self.ratio:g}"
 
-    def _claim(self) -> str:
-        if self.ratio is None:
-            return "This does not say that pruning is unsafe, only that these examples do not prove it safe."
-        chance = "in the limit of many examples only, " if self.p_value == "clt" else ""
+    def _certified(self) -> str:
         return (
-            f"With {100 * self.ratio:.4g} % of the prunable weights at zero, the {self.loss} risk is at most "
-            f"{self.alpha:g}. Over draws of the calibration examples, {chance}the recipe makes a false claim with "
-            f"probability at most {self.delta:g}{self._proviso()}."
+            f"With {100 * (self.ratio or 0):.4g} % of the prunable weights at zero, the {self.loss} risk is at most "
+            f"{self.alpha:g}."
         )
 
     def _facts(self) -> str:
@@ -247,25 +381,6 @@ class Calibration(Certificate):
             f"n = {self.n}, {self.p_value} p-values, {self.procedure}; "
             f"{certified} of {tested} tested ratios certified, {len(self.ratios)} in the grid{mean}"
         )
-
-
-def common_fields(record: dict[str, Any]) -> dict[str, Any]:
-    """What every certificate's record holds, checked: settings, grid and provenance; the grid and range as arrays."""
-    low, high = _checks.interval(record["loss_range"], "loss_range")
-    settings(record["alpha"], record["delta"], record["p_value"], low, high)
-    _checks.positive_int(record["n"], "n")
-    kinds = dict.fromkeys(("procedure", "loss", "criterion"), str) | {"finished": bool}
-    optional = dict.fromkeys(("model_sha256", "scores_sha256"), (str, type(None)))
-    if odd := [name for name, kind in (kinds | optional).items() if not isinstance(record[name], kind)]:
-        raise ValueError(f"{', '.join(odd)} of another type")
-    return {"loss_range": (low, high), "ratios": _checks.ratios(np.array(record["ratios"], dtype=np.float64))}
-
-
-def settings(alpha: float, delta: float, p_value: str, low: float, high: float) -> None:
-    """Refuse an alpha outside the loss's range, a delta outside (0, 1) and an unknown p-value."""
-    _checks.number(alpha, "alpha", low, high)
-    _checks.number(delta, "delta")
-    _checks.choice(p_value, "p_value", pvalues.METHODS)
 
 
 def provenance_of(
@@ -284,8 +399,35 @@ def provenance_of(
     }
 
 
-def _largest(grid: NDArray[np.float64], rejected: NDArray[np.bool_]) -> float | None:
+def largest(grid: NDArray[np.float64], rejected: NDArray[np.bool_]) -> float | None:
+    """The largest certified ratio; None if there is none.
+
+    >>> largest(np.array([0.2, 0.5]), np.array([True, False]))
+    0.2
+    """
     return float(grid[rejected].max()) if rejected.any() else None
+
+
+def at_most(p_values: NDArray[np.float64], delta: float) -> NDArray[np.bool_]:
+    """What no procedure goes beyond: p <= delta, and no correction.
+
+    >>> at_most(np.array([0.05, 0.2]), 0.1).tolist()
+    [True, False]
+    """
+    return p_values <= delta
+
+
+def table_sha256(*tables: NDArray[Any]) -> str:
+    """SHA-256 of tables: their dtypes, shapes and entries.
+
+    >>> table_sha256(np.zeros((3, 2))) == table_sha256(np.zeros((2, 3)))
+    False
+    """
+    sha = hashlib.sha256()
+    for table in tables:
+        sha.update(f"{table.dtype} {table.shape}".encode())
+        sha.update(np.ascontiguousarray(table).data)
+    return sha.hexdigest()
 
 
 def name_of(function: Any) -> str:

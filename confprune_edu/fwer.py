@@ -192,6 +192,7 @@ def graph_step(weights: ArrayLike, transitions: ArrayLike, j: int) -> tuple[NDAr
 
 Procedure = str | Callable[[NDArray[np.float64], float], Bools]
 PROCEDURES: dict[str, Callable[..., Bools]] = {f.__name__: f for f in (bonferroni, holm, fixed_sequence)}
+KEEP_DELTA: tuple[Callable[..., Bools], ...] = (*PROCEDURES.values(), multi_start, graphical)
 
 
 def named(procedure: Procedure) -> Callable[[NDArray[np.float64], float], Bools]:

@@ -258,7 +258,7 @@ def selective_explorer(
         draw,
         alpha=log_slider("tolerated selective risk alpha", alpha, -3, -0.5),
         delta=log_slider("error budget delta", delta, -3, -0.3),
-        procedure=menu("procedure", [*procedures.PROCEDURES, "split"], procedure),
+        procedure=menu("procedure", [*procedures.BY_NAME, "split"], procedure),
         floor=slider("certified coverage (0: none)", 0.0, 0.0, 0.99, 0.01),
     )
 

@@ -10,6 +10,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from confprune_edu import _checks
 from confprune_edu.engine import nested
+from confprune_edu.engine.fingerprint import Fingerprinted
 
 # Numbers in one batch of inputs. A larger batch leaves the cache and is slower, above all in a convolution, whose
 # outputs are often larger than its inputs.
@@ -31,6 +32,9 @@ Pass = Callable[[], Iterable[Batch]]  # starts a pass over all examples
 
 def reader(data: Any, batch_size: int | None, elements: int) -> tuple[Pass, list[torch.Generator]]:
     """A function that starts a pass over the examples, and the random generators that a pass draws from."""
+    if isinstance(data, Fingerprinted):
+        read, generators = reader(data.data, batch_size, elements)
+        return lambda: data.watched(read()), generators
     if batch_size is not None:
         _checks.positive_int(batch_size, "batch_size")
     if isinstance(data, Dataset):

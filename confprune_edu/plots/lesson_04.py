@@ -66,7 +66,7 @@ def orders(results: Mapping[str, Any], *, title: str = "") -> draw.Picture:
     """The law of the certified ratio for several orders of the same tests: one histogram an order.
 
     >>> from confprune_edu.validation import Splits
-    >>> one = Splits(*np.array([[0.8, np.nan], [0.01, np.nan], [0.02, np.nan]]), alpha=0.05, delta=0.1)
+    >>> one = Splits(*np.array([[0.8, np.nan], [0.01, np.nan], [0.02, np.nan]]), 0.05, 0.1, np.zeros(2))
     >>> orders({"forward": one}).alt  # doctest: +ELLIPSIS
     'Certified ratio by order of the tests: forward: median 0.8, nothing certified in 50.0 %, risk...
     """

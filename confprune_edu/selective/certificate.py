@@ -3,22 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
+from numpy.typing import NDArray
 
-from confprune_edu import _checks
+from confprune_edu import _checks, certificates, pvalues
+from confprune_edu.selective import evidence, procedures
+from confprune_edu.selective.evidence import Bools, Floats
 
 if TYPE_CHECKING:  # torch is imported where a network is at hand: `calibrate_losses` runs without it
     from torch import Tensor, nn
 
     from confprune_edu import pruning
     from confprune_edu.losses import Loss
-
-from confprune_edu import certificates
-from confprune_edu.selective import evidence
-from confprune_edu.selective.evidence import Bools, Floats
 
 
 def confidence_name(function: Loss) -> str:
@@ -82,7 +81,7 @@ class Pair:
         return torch.where(sure, logits.argmax(dim=1), -1)
 
 
-@dataclass(frozen=True, eq=False, repr=False)
+@dataclass(frozen=True, eq=False, repr=False, kw_only=True)
 class SelectiveCalibration(certificates.Certificate):
     """A certificate: pairs of a pruning ratio and a threshold at which the network's answers may be trusted.
 
@@ -107,34 +106,23 @@ class SelectiveCalibration(certificates.Certificate):
         What was used, by name.
     confidence : str or None
         The confidence, by name; None if only a table of its values was seen.
-    loss_range, model_sha256, criterion, finished, scores_sha256, scores, finish
+    seed : int or None
+        Seed of the random part that learned the path of a "split".
+    loss_range, model_sha256, criterion, finished, scores_sha256, data_sha256, scores, finish
         As in `certificates.Calibration`.
     """
 
-    rejected: Bools
-    p_values: Floats
     coverage: Floats
     risk: Floats
-    ratios: Floats
     thresholds: Floats
-    alpha: float
-    delta: float
-    n: int
     floor: float | None
-    p_value: str
-    procedure: str
     n_path: int = 0
-    loss: str = "loss"
     confidence: str | None = None
-    loss_range: tuple[float, float] = (0.0, 1.0)
-    model_sha256: str | None = None
-    criterion: str = "unknown"
-    finished: bool = False
-    scores_sha256: str | None = None
-    scores: Mapping[str, Tensor] | None = field(default=None)
-    finish: pruning.Finish | None = field(default=None)
 
     schema = "confprune_edu.SelectiveCalibration"
+    tables = ("coverage", "risk")
+    keep_delta = frozenset({*procedures.BY_NAME, "split", *(f.__name__ for f in procedures.KEEP_DELTA)})
+    stop_rules = procedures.BY_NAME
 
     @property
     def frontier(self) -> Floats:
@@ -200,32 +188,36 @@ class SelectiveCalibration(certificates.Certificate):
         chosen = None if pair is None else (pair.row, pair.column)
         return draw(self, chosen=chosen, **options)
 
-    @staticmethod
-    def _checked(record: dict[str, Any]) -> dict[str, Any]:
-        values = record | certificates.common_fields(record)
-        values["thresholds"] = evidence.check_thresholds(record["thresholds"])
-        shape = (len(values["ratios"]), len(values["thresholds"]))
-        for name in ("p_values", "coverage", "risk"):
-            values[name] = np.array(record[name], dtype=np.float64)
-        values["rejected"] = np.array(record["rejected"])
-        if {values[name].shape for name in ("rejected", "p_values", "coverage", "risk")} != {shape}:
-            raise ValueError("rejected, p_values, coverage and risk must have a row a ratio and a column a threshold")
-        for name in ("p_values", "coverage"):
-            _checks.within(_checks.numeric(values[name], name), name, 0, 1)
-        answered = values["coverage"] > 0
-        _checks.within(_checks.numeric(values["risk"][answered], "risk"), "risk", *values["loss_range"])
-        if values["rejected"].dtype != bool or (values["rejected"] & ~answered).any():
-            raise ValueError("rejected must hold true or false, and false where nothing is answered")
-        if values["floor"] is not None:
-            _checks.number(values["floor"], "floor")
-        if type(record["n_path"]) is not int or record["n_path"] < 0:
-            raise ValueError(f"n_path must be a count, got {record['n_path']!r}")
-        if not isinstance(record["confidence"], str | None):
-            raise ValueError(f"confidence must be a name or null, got {record['confidence']!r}")
-        return values
+    @classmethod
+    def _shape(cls, values: dict[str, Any]) -> tuple[int, ...]:
+        values["thresholds"] = evidence.check_thresholds(values["thresholds"])
+        return len(values["ratios"]), len(values["thresholds"])
 
-    def _sentences(self) -> tuple[str, str, str]:
-        return self._headline(), self._claim(), self._facts()
+    @classmethod
+    def _implied(cls, values: dict[str, Any], recipe: certificates.Recipe) -> tuple[Any, Any, Bools]:
+        rule, method, n = values["procedure"], recipe.p_value, values["n"]
+        found, p = _counts(values, *recipe.loss_range), _checks.numeric(values["p_values"], "p_values")
+
+        def p_of(loss_sum: NDArray[Any]) -> Floats:
+            return evidence.pair_p_values(evidence.Counts(found.selected, loss_sum), n, recipe.level, method)
+
+        least, risk_p, most = np.zeros(p.shape), np.zeros(p.shape), np.ones(p.shape)
+        if method in pvalues.FROM_SUM:
+            least, risk_p, most = certificates.p_value_bounds(p_of, found.loss_sum, found.selected, method)
+        if values["floor"] is None:
+            silent_p = None
+        else:
+            silent_p = evidence.answered_p_values(found.selected, n, _checks.number(values["floor"], "floor"))
+            least, most = np.maximum(least, silent_p * (1 - 1e-6)), np.maximum(most, silent_p * (1 + 1e-6))
+        if rule not in cls.stop_rules:
+            return least, most, certificates.at_most(p, recipe.delta) & values["rejected"]
+        if silent_p is None or rule == "path":
+            return least, most, procedures.reject(rule, p, recipe.delta)
+        known = (
+            method in pvalues.FROM_SUM
+        )  # else the p-values of the risks are, where those of the coverages are larger
+        want = procedures.reject(rule, np.where(p > silent_p, p, risk_p), recipe.delta, silent_p)
+        return least, most, want if known else want & values["rejected"]
 
     def _headline(self) -> str:
         best = self.best()
@@ -237,18 +229,13 @@ class SelectiveCalibration(certificates.Certificate):
             f"among the answers at most {self.alpha:g}{floor}"
         )
 
-    def _claim(self) -> str:
-        best = self.best()
-        if best is None:
-            return "This does not say that pruning is unsafe, only that these examples do not prove it safe."
-        chance = "in the limit of many examples only, " if self.p_value == "clt" else ""
+    def _certified(self) -> str:
+        best = self.best() or Pair(0, 0, 0, 0, 0, 0)
         floor = "" if self.floor is None else f", and it answers at least {100 * self.floor:.4g} % of the examples"
         return (
             f"With {100 * best.ratio:.4g} % of the prunable weights at zero, answering where the "
             f"{self.confidence or 'confidence'} is at least {best.threshold:g}, the network's {self.loss} risk among "
-            f"its answers is at most {self.alpha:g}{floor}; likewise for every certified pair, all at once. Over draws "
-            f"of the calibration examples, {chance}the recipe makes a false claim with probability at most "
-            f"{self.delta:g}{self._proviso()}."
+            f"its answers is at most {self.alpha:g}{floor}; likewise for every certified pair, all at once."
         )
 
     def _facts(self) -> str:
@@ -277,6 +264,20 @@ class SelectiveCalibration(certificates.Certificate):
             first = self.p_values[0, t // 2]
             return f"the path must begin with p <= delta = {self.delta:g}, its first p-value is {first:.3g}"
         return f"the smallest p-value is {self.p_values.min():.3g}"
+
+
+def _counts(values: dict[str, Any], low: float, high: float) -> evidence.Counts:
+    """What the coverages and risks of a record say of its examples; ValueError or TypeError where they can not be."""
+    share = _checks.within(_checks.numeric(values["coverage"], "coverage"), "coverage", 0, 1)
+    selected = np.rint(share * values["n"]).astype(np.int64)
+    if (np.abs(share * values["n"] - selected) > 1e-6).any() or (values["rejected"] & (selected == 0)).any():
+        raise ValueError("coverage must be shares of n examples, and rejected false where nothing is answered")
+    _checks.within(_checks.numeric(values["risk"][selected > 0], "risk"), "risk", low, high)
+    if type(values["n_path"]) is not int or values["n_path"] < 0:
+        raise ValueError(f"n_path must be a count, got {values['n_path']!r}")
+    if not isinstance(values["confidence"], str | None):
+        raise ValueError(f"confidence must be a name or null, got {values['confidence']!r}")
+    return evidence.Counts(selected, np.where(selected > 0, (values["risk"] - low) / (high - low) * selected, 0))
 
 
 def pick(

@@ -209,7 +209,8 @@ def learned_path(p_values: ArrayLike, coverage: ArrayLike) -> NDArray[np.int64]:
     return np.array(sorted(found, key=lambda pair: (p[pair], pair)), dtype=np.int64)
 
 
-PROCEDURES: dict[str, Callable[..., Bools]] = {"rows": rows, "path": middle, "graph": grid_graph}
+BY_NAME: dict[str, Callable[..., Bools]] = {"rows": rows, "path": middle, "graph": grid_graph}
+KEEP_DELTA: tuple[Callable[..., Bools], ...] = (rows, path, middle, grid_graph)
 
 Procedure = str | Callable[[Floats, float], Any]
 
@@ -228,8 +229,8 @@ def reject(procedure: Procedure, risk_p: Floats, delta: float, coverage_p: Float
     if callable(procedure):
         return fwer.one_by_one(procedure, larger(risk_p, coverage_p), delta, ndim=2)
     if coverage_p is None or procedure == "path":
-        return PROCEDURES[procedure](larger(risk_p, coverage_p), delta)
-    return PROCEDURES[procedure](risk_p, delta / 2) & (coverage_p <= delta / 2 / risk_p.shape[-2])
+        return BY_NAME[procedure](larger(risk_p, coverage_p), delta)
+    return BY_NAME[procedure](risk_p, delta / 2) & (coverage_p <= delta / 2 / risk_p.shape[-2])
 
 
 def larger(risk_p: Floats, coverage_p: Floats | None) -> Floats:

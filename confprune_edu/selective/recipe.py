@@ -85,25 +85,19 @@ def calibrate(
     [1.0, 1.0, 0.5]
     """
     from confprune_edu import evaluation, losses as library
+    from confprune_edu.engine.fingerprint import Fingerprinted
 
     loss, confidence = loss or library.error, confidence or library.confidence
     grid, taus = _checks.ratios(ratios), evidence.check_thresholds(thresholds)
-    recipe = Recipe(alpha, delta, p_value, procedure, coverage, split, library.loss_range(loss))
-    tables = evaluation.loss_tables(
-        model,
-        data,
-        grid,
-        {"confidence": confidence, "loss": loss},
-        scores=scores,
-        finish=finish,
-        batch_size=batch_size,
-        device=device,
-        progress=progress,
-    )
+    recipe = Recipe(alpha, delta, p_value, procedure, library.loss_range(loss), coverage, split, seed)
+    family: dict[str, Any] = {"scores": scores, "finish": finish}
+    options = family | {"batch_size": batch_size, "device": device, "progress": progress}
+    seen, wanted = Fingerprinted(data), {"confidence": confidence, "loss": loss}
+    tables = evaluation.loss_tables(model, seen, grid, wanted, **options)
     names = {"loss": certificates.name_of(loss), "confidence": confidence_name(confidence)}
-    origin = certificates.provenance_of(model, scores, finish)
+    origin = certificates.provenance_of(model, **family) | {"data_sha256": seen.sha256}
     whole = evidence.Tables.of(tables["confidence"], tables["loss"], taus, *recipe.loss_range)
-    return _certify(whole, grid, recipe, seed, **names, **origin)
+    return _certify(whole, grid, recipe, **names, **origin)
 
 
 def calibrate_losses(
@@ -173,9 +167,11 @@ def calibrate_losses(
     >>> result.best(by="coverage")
     Pair(ratio=0.5, threshold=0.6, coverage=1.0, risk=0.04, row=0, column=1, confidence=None)
     """
-    grid, ends = _checks.ratios(ratios), _checks.interval(loss_range, "loss_range")
-    recipe = Recipe(alpha, delta, p_value, procedure, coverage, split, ends)
-    return _certify(tables_of(confidence, losses, grid, thresholds, ends), grid, recipe, seed)
+    grid = _checks.ratios(ratios)
+    recipe = Recipe(alpha, delta, p_value, procedure, loss_range, coverage, split, seed)
+    tables = tables_of(confidence, losses, grid, thresholds, recipe.loss_range)
+    origin = {"data_sha256": certificates.table_sha256(tables.confidence, tables.losses)}
+    return _certify(tables, grid, recipe, **origin)
 
 
 def tables_of(
@@ -188,29 +184,26 @@ def tables_of(
 
 
 @dataclass(frozen=True)
-class Recipe:
-    """What is fixed, with the grids, before confidences and losses are seen; bad values are refused by name."""
+class Recipe(certificates.Recipe):
+    """What is fixed, with the grids and the examples' order, before confidences and losses are seen."""
 
-    alpha: float
-    delta: float
-    p_value: str
-    procedure: procedures.Procedure
-    floor: float | None
-    split: float
-    loss_range: tuple[float, float] = (0.0, 1.0)
+    floor: float | None = None
+    split: float = 0.5
+    seed: int = 0
 
-    def __post_init__(self) -> None:
-        certificates.settings(self.alpha, self.delta, self.p_value, *self.loss_range)
+    own = procedures.KEEP_DELTA
+    names = SelectiveCalibration.keep_delta
+
+    def check_procedure(self) -> None:
+        """ValueError or TypeError where the procedure, the floor or the split is not what it may be."""
         if not callable(self.procedure):
-            _checks.choice(self.procedure, "procedure", (*procedures.PROCEDURES, "split"))
-        if self.floor is not None:
-            _checks.number(self.floor, "coverage")
-        _checks.number(self.split, "split")
+            _checks.choice(self.procedure, "procedure", (*procedures.BY_NAME, "split"))
+        floor = None if self.floor is None else _checks.number(self.floor, "coverage")
+        vars(self).update(floor=floor, split=_checks.number(self.split, "split"))
 
     def test(self, tables: evidence.Tables, order: NDArray[np.int64]) -> Outcome:
         """Test these rows of the tables, in this order; of a split, the first ones learn the path for the others."""
-        low, high = self.loss_range
-        alpha, n_path, procedure = (self.alpha - low) / (high - low), 0, self.procedure
+        alpha, n_path, procedure = self.level, 0, self.procedure
         if procedure == "split":
             n_path = self._learners(len(order))
             risk_p, found = tables.p_values(order[:n_path], alpha, self.p_value)
@@ -244,12 +237,11 @@ class Outcome(NamedTuple):
     n_path: int
 
 
-def _certify(
-    tables: evidence.Tables, grid: Floats, recipe: Recipe, seed: int, **provenance: Any
-) -> SelectiveCalibration:
+def _certify(tables: evidence.Tables, grid: Floats, recipe: Recipe, **provenance: Any) -> SelectiveCalibration:
     size = len(tables.losses)
     at_random = recipe.procedure == "split"  # since the data may be sorted
-    outcome = recipe.test(tables, np.random.default_rng(seed).permutation(size) if at_random else np.arange(size))
+    order = np.random.default_rng(recipe.seed).permutation(size) if at_random else np.arange(size)
+    outcome = recipe.test(tables, order)
     return SelectiveCalibration(
         rejected=outcome.rejected,
         p_values=outcome.p_values,
@@ -257,13 +249,10 @@ def _certify(
         risk=outcome.counts.means(*recipe.loss_range),
         ratios=grid,
         thresholds=tables.thresholds,
-        alpha=float(recipe.alpha),
-        delta=float(recipe.delta),
         n=outcome.n,
-        floor=None if recipe.floor is None else float(recipe.floor),
-        p_value=recipe.p_value,
-        procedure=certificates.name_of(recipe.procedure) if callable(recipe.procedure) else recipe.procedure,
+        floor=recipe.floor,
         n_path=outcome.n_path,
-        loss_range=recipe.loss_range,
+        seed=recipe.seed if at_random else None,
+        **recipe.recorded(),
         **provenance,
     )

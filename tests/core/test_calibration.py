@@ -5,16 +5,19 @@ import functools
 import json
 import math
 import random
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from scipy.stats import binomtest
 from torch import nn
+from torch.utils.data import DataLoader, TensorDataset
 
-from confprune_edu import calibration, evaluation, fwer, losses, models, pruning, pvalues
+from confprune_edu import calibration, evaluation, fwer, losses, models, pruning, pvalues, selective
 from confprune_edu.calibration import calibrate, calibrate_losses
 from confprune_edu.certificates import Calibration
+from confprune_edu.selective import SelectiveCalibration
 
 RATIOS = [0.0, 0.5, 0.8, 0.9, 0.95, 0.99]
 
@@ -470,6 +473,171 @@ def test_a_record_comes_as_text():
 def test_records_that_contradict_themselves_are_refused(changes):
     with pytest.raises(ValueError, match="calibration record"):
         Calibration.from_json(edited(**changes))
+
+
+OLD = json.loads((Path(__file__).parent / "records" / "version_1.json").read_text())  # before data_sha256 and seed
+SUMMED = [name for name, record in OLD.items() if record["p_value"] in pvalues.FROM_SUM and name != "nothing"]
+
+
+def read(record):
+    kind = SelectiveCalibration if "Selective" in record["schema"] else Calibration
+    return kind.from_json(json.dumps(record))
+
+
+@pytest.mark.parametrize("name", OLD)
+def test_records_of_before_are_read(name):
+    certificate = read(OLD[name])
+    assert certificate.rejected.tolist() == OLD[name]["rejected"] and certificate.data_sha256 is None
+    again = json.loads(certificate.to_json())
+    assert {key: again[key] for key in OLD[name]} == OLD[name]
+
+
+def shifted(values, by):
+    """A list (of lists) of numbers, each that is there moved by `by` and kept in [0, 1]."""
+    if isinstance(values, list):
+        return [shifted(value, by) for value in values]
+    return values if values is None else min(max(values + by, 0.0), 1.0)
+
+
+@pytest.mark.parametrize("name", SUMMED)
+def test_edited_records_are_refused_by_name(name):
+    record = OLD[name]
+    read(record)
+    means = "risk" if "risk" in record else "loss_means"
+    for field, value in {
+        "alpha": record["alpha"] + 0.05,
+        "n": 2 * record["n"],
+        means: shifted(record[means], -0.005),
+        "p_values": shifted(record["p_values"], -1e-4),
+    }.items():
+        with pytest.raises(ValueError, match=r"contradicts itself: (p_values must follow|mean losses|rejected must)"):
+            read(record | {field: value})
+    if np.any(record["rejected"]):
+        with pytest.raises(ValueError, match="contradicts itself: rejected must follow"):
+            read(record | {"delta": 1e-200})
+
+
+@pytest.mark.parametrize("name", OLD)
+def test_more_than_the_procedure_rejects_is_refused(name):
+    record = OLD[name]
+    p, mask = np.array(record["p_values"], dtype=float), np.array(record["rejected"])
+    for place in map(tuple, np.argwhere(~mask & ~(p <= record["delta"]))):
+        more = mask.copy()
+        more[place] = True
+        changed = record | {"rejected": more.tolist()}
+        if "ratio" in record:
+            changed["ratio"] = max(r for r, yes in zip(record["ratios"], more, strict=True) if yes)
+        with pytest.raises(ValueError, match=r"contradicts itself: (rejected must follow|coverage must)"):
+            read(changed)
+
+
+def test_a_certificate_at_p_1_and_mean_1_is_refused():
+    sure = {"p_values": [1.0] * 3, "loss_means": [1.0] * 3, "rejected": [True] * 3, "ratio": 0.3}
+    with pytest.raises(ValueError, match="rejected must follow from p_values, delta and procedure"):
+        Calibration.from_json(edited(**sure))
+    with pytest.raises(ValueError, match="rejected must follow"):
+        Calibration.from_json(edited(**sure, procedure="mine", p_value="betting"))
+
+
+def test_a_known_stop_rule_is_repeated():
+    record = edited(p_values=[0.0, 0.5, 0.0], loss_means=[0.0] * 3, rejected=[True, False, True], ratio=0.3)
+    for procedure, fine in (("fixed_sequence", False), ("holm", True), ("mine", True), ("custom holm", True)):
+        text = json.dumps(json.loads(record) | {"procedure": procedure, "p_value": "betting"})
+        if fine:
+            assert Calibration.from_json(text).ratio == 0.3
+        else:
+            with pytest.raises(ValueError, match="rejected must follow"):
+                Calibration.from_json(text)
+
+
+@pytest.mark.parametrize("procedure, p", [("holm", [0.0, 0.0, None]), ("fixed_sequence", [0.0, None, None])])
+def test_only_a_sequence_that_failed_leaves_ratios_out(procedure, p):
+    means = [0.0 if q is not None else None for q in p]
+    rejected = [q is not None for q in p]
+    changes = {"p_values": p, "loss_means": means, "rejected": rejected, "ratio": 0.1 * sum(rejected)}
+    with pytest.raises(ValueError, match="contradicts itself: p_values must be there for all ratios"):
+        Calibration.from_json(edited(**changes, procedure=procedure, p_value="betting"))
+
+
+def test_sums_of_many_losses_survive_the_rounding_of_their_mean():
+    rng = np.random.default_rng(3)
+    for p_value in pvalues.FROM_SUM:
+        for low, high in ((0, 1), (-1, 2), (0, 0.3), (-7, 700)):
+            table = low + (high - low) * (rng.random((20_000, 4)) < [0.05, 0.09, 0.1, 0.101])
+            if p_value != "binomial":
+                table[::7] = low + (high - low) * rng.random((len(table[::7]), 4)) ** 9
+            alpha = low + 0.1 * (high - low)
+            options = dict(alpha=alpha, delta=0.3, p_value=p_value, procedure="holm", loss_range=(low, high))
+            certificate = calibrate_losses(table, [0.1, 0.2, 0.3, 0.4], **options)
+            assert Calibration.from_json(certificate.to_json()).n == 20_000
+
+
+# Which examples, and whose procedure
+
+
+def test_the_same_examples_in_the_same_order_are_noticed():
+    table = errors([1, 5], 100)
+    fixed = dict(ratios=[0.1, 0.2], alpha=0.1, delta=0.1)
+    one, two = calibrate_losses(table, **fixed), calibrate_losses(table, **fixed | {"alpha": 0.2})
+    assert one.data_sha256 == two.data_sha256 == Calibration.from_json(one.to_json()).data_sha256
+    shuffled = calibrate_losses(table[::-1], **fixed)
+    assert shuffled.p_values.tolist() == one.p_values.tolist() and shuffled.data_sha256 != one.data_sha256
+
+
+def test_the_fingerprint_is_that_of_the_examples_however_they_are_read():
+    x, y = torch.randn(50, 4), torch.randint(0, 3, (50,))
+    fixed = dict(loss=losses.error, alpha=0.95, delta=0.1, ratios=[0.0, 0.5], progress=False)
+    whole = TensorDataset(x, y)
+    forms = [(x, y), (x.numpy(), y.numpy()), whole, DataLoader(whole, batch_size=7)]
+    found = [calibrate(nn.Linear(4, 3), data, **fixed).data_sha256 for data in forms]
+    found += [calibrate(nn.Linear(4, 3), (x, y), **fixed | {"procedure": "holm", "batch_size": 9}).data_sha256]
+    found += [selective.calibrate(nn.Linear(4, 3), (x, y), **fixed).data_sha256]
+    assert len(set(found)) == 1 and len(found[0]) == 64
+    others = [
+        (x.flip(0), y.flip(0)),
+        (x, y.flip(0)),
+        (x.double(), y),
+        (x[:49], y[:49]),
+        (x.reshape(50, 4) + 0.0, y + 0),
+    ]
+    seen = [calibrate(nn.Linear(4, 3).to(data[0].dtype), data, **fixed).data_sha256 for data in others]
+    assert len(set(seen[:4]) | set(found)) == 5 and seen[4] == found[0]
+
+
+def test_a_loader_is_read_no_oftener_for_its_fingerprint():
+    class Counted(TensorDataset):
+        reads = 0
+
+        def __getitem__(self, i):
+            Counted.reads += 1
+            return super().__getitem__(i)
+
+    fixed = dict(alpha=0.95, delta=0.1, ratios=[0.0, 0.5], procedure="holm", progress=False)
+    data = Counted(torch.randn(30, 4))
+    assert calibrate(nn.Linear(4, 3), data, losses.disagreement, **fixed).data_sha256 is not None
+    assert Counted.reads == 30
+
+
+def holm(p_values, delta):
+    """Not Holm's procedure."""
+    return p_values <= delta
+
+
+def test_a_procedure_is_known_by_identity_and_not_by_name():
+    options = dict(losses=errors([1, 2], 100), ratios=[0.1, 0.2], alpha=0.1, delta=0.1)
+    for own in (holm, functools.partial(holm)):
+        certificate = calibrate_losses(**options, procedure=own)
+        for one in (certificate, Calibration.from_json(certificate.to_json())):
+            assert "provided that custom holm keeps its own chance" in unwrapped(one)
+    for known in ("holm", fwer.holm, functools.partial(fwer.holm), functools.partial(fwer.multi_start, starts=[0])):
+        assert "provided" not in unwrapped(calibrate_losses(**options, procedure=known))
+
+
+def test_settings_may_be_scalars_of_torch_or_numpy():
+    plain = calibrate_losses(errors([1, 2], 100), [0.1, 0.2], alpha=0.125, delta=0.0625)
+    for kind in (torch.tensor, np.float32, np.float64, np.array):
+        got = calibrate_losses(errors([1, 2], 100), [0.1, 0.2], alpha=kind(0.125), delta=kind(0.0625))
+        same(got, plain)
 
 
 # Texts
