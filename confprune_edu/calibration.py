@@ -47,14 +47,15 @@ def calibrate(
     ----------
     model, data, loss, ratios, scores, finish, batch_size, device, progress
         As in `evaluation.loss_table`. The examples must be independent draws from the law of use, and fresh: not used
-        to train the model or to choose the grid, the loss, alpha, delta, the p-value or the procedure.
+        to train the model or to choose the grid, the loss, alpha, delta, the p-value, the procedure or the pruning
+        criterion. Their order, a seed and a split are choices, too: the best of several is chosen by the losses.
     alpha : float in the loss's range, (0, 1) for most
         Tolerated risk.
     delta : float in (0, 1)
         Tolerated probability of any false certificate.
     p_value : str
         A name of `pvalues`: "tight" is never larger than "hoeffding", "bentkus" or "prw"; "binomial" is smaller, for
-        0/1 losses only; "betting" wins at low variance and needs examples in random order.
+        0/1 losses only; "betting" wins at low variance and needs examples in a random order that is drawn once.
     procedure : str or callable
         "fixed_sequence", "holm", "bonferroni", or a function (p_values (m,), delta) -> rejected (m,) that itself keeps
         P[any false rejection] <= delta, `functools.partial(fwer.multi_start, starts=[0, 50])` for example. Never choose

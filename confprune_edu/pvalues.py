@@ -186,7 +186,8 @@ def betting(losses: ArrayLike, alpha: float) -> Floats:
     Parameters
     ----------
     losses : bool, int or float array, shape (n,) or (n, m), in [0, 1]
-        The losses of n >= 1 examples, in an order that does not depend on them (random, say: not sorted by class).
+        The losses of n >= 1 examples, in an order that does not depend on them (random, say: not sorted by class). One
+        order, fixed beforehand: the smallest p-value of several is none.
     alpha : float in (0, 1)
         Tolerated risk, as a fraction.
 

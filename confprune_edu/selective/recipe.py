@@ -117,8 +117,9 @@ def calibrate_losses(
 ) -> SelectiveCalibration:
     """`calibrate` from tables of confidence and loss that are already there.
 
-    The grids, alpha, delta, the p-value, the procedure and the coverage must be fixed before the losses *and the
-    confidences* of these examples are seen: a path that follows the confidences breaks the promise, too.
+    The grids, alpha, delta, the p-value, the procedure, the coverage, the order of the examples, the split and its seed
+    must be fixed before the losses *and the confidences* of these examples are seen: a path that follows the
+    confidences, or the best of several seeds, breaks the promise, too.
 
     Parameters
     ----------
@@ -135,7 +136,7 @@ def calibrate_losses(
         Tolerated probability of any false certificate.
     p_value : str
         "binomial" for 0/1 losses; every other name of `METHODS` for losses in a range, see `risk_p_values`. "betting"
-        needs examples in random order.
+        needs examples in a random order that is drawn once.
     procedure : str or callable
         "rows": Bonferroni over the ratios, in each a fixed sequence from strict to lenient. "graph": `grid_graph`, a
         shared budget, for few examples. "path": down the middle threshold of the grid, at the full delta. "split": a
@@ -146,7 +147,7 @@ def calibrate_losses(
     split : float in (0, 1)
         Share of the examples that learn the path of "split"; they do not test.
     seed : int
-        Seed of that random part.
+        Seed of that random part; one, fixed beforehand.
     loss_range : (low, high)
         Range of the losses; losses and alpha are rescaled to [0, 1] together.
 
