@@ -1,4 +1,11 @@
-"""TODO"""
+"""The method in one call: losses, p-values, stop rule, and the largest certified pruning ratio.
+
+1. losses: L_ij, example i under the model pruned to ratio_j, for a grid fixed beforehand, gentle to aggressive;
+2. p-values: p_j, evidence against H_j: R(ratio_j) > alpha;
+3. stop rule: a procedure of `fwer` rejects some H_j, with P[any false rejection] <= delta.
+
+The answer is the largest ratio whose H_j is rejected, or None.
+"""
 
 from __future__ import annotations
 

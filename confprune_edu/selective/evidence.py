@@ -1,4 +1,8 @@
-"""TODO"""
+"""Evidence about pairs of a pruning ratio and a confidence threshold.
+
+H_jk: E[loss | confidence >= threshold_k] > alpha, for the model pruned to ratio_j. P-values have shape (m, t): a row a
+ratio, from gentle to aggressive, a column a threshold, from strict to lenient.
+"""
 
 from typing import Any, NamedTuple
 

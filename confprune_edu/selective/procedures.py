@@ -1,4 +1,9 @@
-"""Procedures that test a whole grid of pairs (ratio, threshold) with one error budget."""
+"""Procedures that test a whole grid of pairs (ratio, threshold) with one error budget.
+
+A procedure takes p-values (m, t), or (trials, m, t) grid by grid, and the budget delta; it returns a bool mask
+`rejected` of that shape, and P[any false rejection] <= delta for any dependence. Where the budget starts and goes must
+not depend on the data that are tested.
+"""
 
 from collections.abc import Callable
 from typing import Any
