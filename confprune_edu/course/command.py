@@ -12,6 +12,7 @@ answers at once.
 
 import argparse
 import importlib.util
+import io
 import logging
 import os
 import subprocess
@@ -148,6 +149,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     -------
     int, the exit code: 0 all is well, 1 a notebook failed, 2 refused before anything ran, 130 interrupted.
     """
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")  # a terminal that knows ASCII only shows ? for a Greek letter
     parser = build_parser()
     arguments = parser.parse_args(argv)
     if "command" not in arguments:

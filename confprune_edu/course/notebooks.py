@@ -1,5 +1,6 @@
 """The notebooks of the course: which there are, and their parameters."""
 
+import json
 import re
 import textwrap
 from collections.abc import Iterable, Mapping
@@ -102,12 +103,14 @@ def parameter_value(text: str) -> Any:
     from papermill.cli import _resolve_type
     from papermill.iorw import NoDatesSafeLoader
 
-    if not text.startswith(("[", "{")):
-        return _resolve_type(text)
     try:
-        return yaml.load(text, Loader=NoDatesSafeLoader)
+        value = yaml.load(text, Loader=NoDatesSafeLoader) if text.startswith(("[", "{")) else _resolve_type(text)
+        json.dumps(value, allow_nan=False)  # the executed copy keeps it, as JSON
     except yaml.YAMLError as error:
         raise Refused(f"parameter value {text!r} is not valid YAML: {error}") from error
+    except (ValueError, TypeError) as error:
+        raise Refused(f"parameter value {text!r} must be a finite number, text, or a list of such: {error}") from error
+    return value
 
 
 def assign(parameters: Mapping[str, Any], notebooks: Iterable[Path]) -> dict[Path, dict[str, Any]]:

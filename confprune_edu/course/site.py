@@ -8,6 +8,7 @@ import html
 import re
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import nbformat
 from nbconvert import HTMLExporter, SlidesExporter
@@ -31,7 +32,7 @@ li {{ margin-bottom: 1em; }}
 <p>The pages can be read offline, with formulas as LaTeX source: MathJax, which typesets them, and reveal.js, which
 turns the slides, come from the network.</p>
 """
-ENTRY = '<li><a href="{name}.html">{title}</a><br>{run_time}<a href="{name}.slides.html">slides of {name}</a></li>'
+ENTRY = '<li><a href="{link}.html">{title}</a><br>{run_time}<a href="{link}.slides.html">slides of {name}</a></li>'
 
 
 class LinkedPages(Preprocessor):
@@ -74,8 +75,9 @@ def build(folder: Path, out: Path) -> list[Path]:
     for path, notebook in notebooks.items():
         (out / f"{path.stem}.html").write_text(page(notebook, path.stem), encoding="utf-8")
         (out / f"{path.stem}.slides.html").write_text(slides(notebook, path.stem), encoding="utf-8")
-        title, run_time = (html.escape(text) for text in title_and_run_time(notebook))
-        entries.append(ENTRY.format(name=path.stem, title=title, run_time=f"runs in {run_time}; " if run_time else ""))
+        name, title, run_time = (html.escape(text) for text in (path.stem, *title_and_run_time(notebook)))
+        run_time = f"runs in {run_time}; " if run_time else ""
+        entries.append(ENTRY.format(link=quote(path.stem), name=name, title=title, run_time=run_time))
     (out / "index.html").write_text(INDEX.format(entries="\n".join(entries)), encoding="utf-8")
     return [out / "index.html", *(out / f"{path.stem}{end}" for path in notebooks for end in (".html", ".slides.html"))]
 

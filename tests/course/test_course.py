@@ -330,6 +330,8 @@ def test_an_unknown_parameter_is_refused(folder, capsys):
     )
     assert "a parameter 'n'; they have: alpha" in refusal(capsys, "run", "01", "-p", "n", "1")
     assert "not valid YAML" in refusal(capsys, "run", "-p", "n", "[1, 2")
+    for text in ("nan", "inf", "[1, .nan]"):
+        assert "must be a finite number" in refusal(capsys, "run", "-p", "n", text)
 
 
 def test_a_parameter_goes_to_the_notebooks_that_have_it(folder):
@@ -376,6 +378,13 @@ def test_list(folder, capsys):
         "    alpha: float = 0.1              tolerated risk",
         "    seed: any type = 0",
     ]
+
+
+def test_the_list_is_shown_on_a_terminal_that_knows_ascii_only():
+    environment = os.environ | {"PYTHONIOENCODING": "ascii:strict"}
+    line = [sys.executable, "-c", "from confprune_edu.course import main; main(['list'])"]
+    done = subprocess.run(line, capture_output=True, env=environment)
+    assert (done.returncode, done.stderr) == (0, b"") and b"00_start_here" in done.stdout
 
 
 def test_long_lines_of_the_list_are_wrapped(folder, capsys):

@@ -3,6 +3,7 @@
 import html
 import re
 from pathlib import Path
+from urllib.parse import unquote
 
 import nbformat
 import pytest
@@ -118,6 +119,19 @@ def test_links_between_notebooks_lead_to_pages_and_code_stays(made_up):
     page, _ = made_up(new_markdown_cell("[two](02_two.ipynb#part), [far](https://host/a.ipynb)"), code)
     assert 'href="02_two.html#part"' in page and 'href="https://host/a.ipynb"' in page
     assert "02_two.ipynb" in page  # in the code
+
+
+def test_foreign_names_and_titles_are_text_in_the_index(tmp_path):
+    name = "01_a<b>&c#d"
+    source, site = tmp_path / "source", tmp_path / "site"
+    source.mkdir()
+    cells = [new_markdown_cell("# <img src=x onerror=alert(1)>"), new_code_cell("1", execution_count=1)]
+    nbformat.write(new_notebook(cells=cells), source / f"{name}.ipynb")
+    assert command.main(["html", "--source", str(source), "--out", str(site)]) == 0
+    index = (site / "index.html").read_text(encoding="utf-8")
+    assert "<img" not in index and "<b>" not in index and f"slides of {html.escape(name)}" in index
+    links = [unquote(html.unescape(link)) for link in re.findall(r'href="([^"#]+)"', index)]
+    assert links == [f"{name}.html", f"{name}.slides.html"] and all((site / link).exists() for link in links)
 
 
 @pytest.mark.parametrize(
