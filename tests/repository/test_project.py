@@ -18,8 +18,9 @@ import yaml
 import confprune_edu
 
 ROOT = Path(__file__).parents[2]
-README = (ROOT / "README.md").read_text()
-PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+PYPROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+PROJECT = PYPROJECT["project"]
 
 
 def fenced(language):
@@ -64,6 +65,22 @@ def test_local_links_lead_somewhere():
     links = re.findall(r"\]\((?!https?:)([^)#]+)\)", README)
     assert len(links) >= 3
     assert [link for link in links if not (ROOT / link).exists()] == []
+
+
+def test_on_the_page_of_an_index_every_link_is_whole():
+    text = README
+    for change in PYPROJECT["tool"]["hatch"]["metadata"]["hooks"]["fancy-pypi-readme"]["substitutions"]:
+        text = re.sub(change["pattern"], change["replacement"], text)
+    local = re.findall(r"\]\((?!https?:|#)([^)]+)\)", README)
+    assert local and re.findall(r"\]\((?!https?:|#)", text) == []
+    assert all(f"]({PROJECT['urls']['Repository']}/blob/HEAD/{link})" in text for link in local)
+
+
+def test_the_licence_is_that_of_every_file_that_ships():
+    assets = (ROOT / "confprune_edu" / "assets" / "README.md").read_text(encoding="utf-8")
+    named = {f"{name.replace(' ', '-')}-{version}" for name, version in re.findall(r"(CC BY(?:-SA)?) (\d\.\d)", assets)}
+    assert set(PROJECT["license"].split(" AND ")) == {"MIT", *named} and len(named) == 2
+    assert all((ROOT / name).is_file() for name in PROJECT["license-files"])
 
 
 def test_every_public_name_in_the_readme_exists():
