@@ -5,7 +5,6 @@ Importing this package and reading recorded losses needs no torch; images come a
 
 from confprune_edu.data.assets import ASSETS as ASSETS, CHECKSUMS as CHECKSUMS, read_asset as read_asset
 from confprune_edu.data.digits import (
-    MNIST_MD5 as MNIST_MD5,
     mnist as mnist,
     mnist5k as mnist5k,
     without_mnist5k as without_mnist5k,
@@ -16,7 +15,6 @@ from confprune_edu.data.recorded import (
     MNIST_LOSSES as MNIST_LOSSES,
     POLYP_FAMILIES as POLYP_FAMILIES,
     POLYP_LOSSES as POLYP_LOSSES,
-    PolypLosses as PolypLosses,
     mnist_losses as mnist_losses,
     polyp_losses as polyp_losses,
 )

@@ -1,7 +1,11 @@
 """Shipped files, read safely: no pickle, checksums verified, the fault of a damaged file named."""
 
 import hashlib
+import io
 from pathlib import Path
+from typing import Any
+
+import numpy as np
 
 ASSETS = Path(__file__).resolve().parents[1] / "assets"
 
@@ -44,10 +48,24 @@ def read_asset(name: str) -> bytes:
         raise FileNotFoundError(f"{path} is missing: install confprune_edu again")
     content = path.read_bytes()
     size, sha256 = CHECKSUMS[name]
-    if len(content) < size:
-        raise ValueError(f"{path} is truncated or another file: {len(content)} bytes instead of {size}")
-    if len(content) > size:
-        raise ValueError(f"{path} is another file: {len(content)} bytes instead of {size}")
+    if len(content) != size:
+        fault = "truncated or another file" if len(content) < size else "another file"
+        raise ValueError(f"{path} is {fault}: {len(content)} bytes instead of {size}")
     if hashlib.sha256(content).hexdigest() != sha256:
         raise ValueError(f"{path} is altered: its size is right but its sha256 is not the one on record")
     return content
+
+
+def read_arrays(name: str) -> Any:
+    """The arrays of a shipped .npz file by their names, verified as in `read_asset`; each is unpacked when asked for.
+
+    >>> read_arrays("mnist5k.npz")["labels"].shape
+    (5000,)
+    """
+    return np.load(io.BytesIO(read_asset(name)), allow_pickle=False)
+
+
+def size_and_checksum(path: Path) -> str:
+    """What `CHECKSUMS` needs to know of a file that was made again, in words."""
+    content = path.read_bytes()
+    return f"{path}: {len(content)} bytes, sha256 {hashlib.sha256(content).hexdigest()}"

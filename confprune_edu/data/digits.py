@@ -1,14 +1,13 @@
 """Handwritten digits: 5,000 that ship with the package, and all of MNIST for those who are online."""
 
 import gzip
-import io
 from collections.abc import Mapping
 from pathlib import Path
 from typing import IO, TYPE_CHECKING
 
 import numpy as np
 
-from confprune_edu.data.assets import read_asset
+from confprune_edu.data.assets import read_arrays
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -50,7 +49,7 @@ def mnist5k() -> "tuple[Tensor, Tensor]":
     """
     import torch
 
-    with np.load(io.BytesIO(read_asset("mnist5k.npz")), allow_pickle=False) as stored:
+    with read_arrays("mnist5k.npz") as stored:
         images, labels = torch.from_numpy(stored["images"]), torch.from_numpy(stored["labels"])
     return _as_floats(images), labels.long()
 

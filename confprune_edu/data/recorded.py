@@ -1,13 +1,12 @@
 """Losses of pruned networks that were recorded once, so that a lesson can start from the table. No torch needed."""
 
-import io
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
 from confprune_edu import _checks
-from confprune_edu.data.assets import read_asset
+from confprune_edu.data.assets import read_arrays
 
 MNIST_LOSSES = ("degradation", "error", "disagreement")
 
@@ -39,7 +38,7 @@ def mnist_losses(loss: str = "degradation") -> tuple[NDArray[np.bool_], NDArray[
     ((5000, 100), np.float64(0.9), 150)
     """
     _checks.choice(loss, "loss", MNIST_LOSSES)
-    with np.load(io.BytesIO(read_asset("mnist-losses.npz")), allow_pickle=False) as stored:
+    with read_arrays("mnist-losses.npz") as stored:
         return np.unpackbits(stored[loss], axis=0).astype(bool), stored["ratios"]
 
 
@@ -108,7 +107,7 @@ def polyp_losses(loss: str = "one_minus_dice", family: str = "magnitude") -> Pol
     """
     _checks.choice(loss, "loss", POLYP_LOSSES)
     _checks.choice(family, "family", POLYP_FAMILIES)
-    with np.load(io.BytesIO(read_asset("polyp-losses.npz")), allow_pickle=False) as stored:
+    with read_arrays("polyp-losses.npz") as stored:
         return PolypLosses(
             losses=stored[f"{family}/{loss}"].astype(np.float64),
             ratios=stored["ratios"],

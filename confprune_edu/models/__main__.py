@@ -5,7 +5,6 @@
 """
 
 import argparse
-import hashlib
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -16,6 +15,7 @@ import torch
 from torch.optim.swa_utils import update_bn
 
 from confprune_edu import data, evaluation, losses, pruning
+from confprune_edu.data.assets import size_and_checksum
 from confprune_edu.models.networks import load
 from confprune_edu.models.training import quality, train_mnist_mlp, train_polyp_unet, trained_on
 
@@ -71,14 +71,7 @@ def _polyp_losses(options):
     frames, model = data.polypgen(options.data_root), load("polyp-unet")
     known = trained_on(frames)
     unseen = frames[~known]
-    wanted: dict[str, losses.Loss] = {
-        "one_minus_iou": losses.one_minus_iou,
-        "one_minus_dice": losses.one_minus_dice,
-        "false_negative_rate": losses.false_negative_rate,
-        "dice_degradation": losses.dice_degradation,
-        "one_minus_iou_to_full": partial(losses.one_minus_iou, against="full"),
-        "one_minus_dice_to_full": partial(losses.one_minus_dice, against="full"),
-    }
+    wanted = {name: _polyp_loss(name) for name in data.POLYP_LOSSES}
     families: dict[str, dict[str, Any]] = {
         "magnitude": {},
         "batch-norm": {"finish": partial(update_bn, frames.images[known][::4].split(32))},
@@ -95,6 +88,12 @@ def _polyp_losses(options):
         "names": np.array(unseen.names),
         **tables,
     }
+
+
+def _polyp_loss(name):
+    """The loss that `data.POLYP_LOSSES` calls by this name; "_to_full" compares with the full network's mask."""
+    loss, to_full, _ = name.partition("_to_full")
+    return partial(getattr(losses, loss), against="full") if to_full else getattr(losses, loss)
 
 
 def rank(scores):
@@ -145,8 +144,7 @@ def main(arguments=None):
     if not out.parent.is_dir():
         parser.error(f"--out: there is no folder {out.parent}")
     options.run(options, out)
-    content = out.read_bytes()
-    print(f"{out}: {len(content)} bytes, sha256 {hashlib.sha256(content).hexdigest()}")
+    print(size_and_checksum(out))
 
 
 if __name__ == "__main__":

@@ -12,7 +12,7 @@ from torch.nn.utils.prune import L1Unstructured, global_unstructured
 
 from confprune_edu import data, evaluation, losses, models
 from confprune_edu.data import assets
-from confprune_edu.models import __main__, __main__ as models_main
+from confprune_edu.models import __main__, training
 
 
 def answers(model, images):
@@ -125,7 +125,7 @@ def test_most_weights_are_not_needed(ratio, most):
 def test_training_is_deterministic_and_leaves_the_random_state():
     images, labels = (part[:300] for part in data.mnist5k())
     before = torch.get_rng_state()
-    first, again, other = (models.train_mnist_mlp(images, labels, seed=seed, epochs=1) for seed in (0, 0, 1))
+    first, again, other = (training.train_mnist_mlp(images, labels, seed=seed, epochs=1) for seed in (0, 0, 1))
     assert torch.equal(torch.get_rng_state(), before)
     assert not first.training
     for name, weight in first.state_dict().items():
@@ -135,7 +135,7 @@ def test_training_is_deterministic_and_leaves_the_random_state():
 
 def test_training_learns():
     images, labels = data.mnist5k()
-    model = models.train_mnist_mlp(images[:4000], labels[:4000], epochs=3)
+    model = training.train_mnist_mlp(images[:4000], labels[:4000], epochs=3)
     assert (answers(model, images[4000:]) == labels[4000:]).double().mean() > 0.85
 
 
@@ -180,7 +180,7 @@ def test_recorded_losses_are_those_of_loss_table(loss):
 def test_recording_command_writes_what_mnist_losses_reads(tmp_path, monkeypatch, capsys):
     out = tmp_path / "mnist-losses.npz"
     shipped = data.mnist_losses("error")[0]
-    monkeypatch.setattr(models_main, "RATIOS", np.array([0, 0.9]))
+    monkeypatch.setattr(__main__, "RATIOS", np.array([0, 0.9]))
     __main__.main(["record", "mnist-losses", "--out", str(out)])
     size, sha256 = out.stat().st_size, capsys.readouterr().out.split()[-1]
     monkeypatch.setattr(assets, "ASSETS", tmp_path)

@@ -13,7 +13,8 @@ from scipy import ndimage
 from scipy.stats import binomtest
 
 from confprune_edu import data, losses, models
-from confprune_edu.data import bowel, phantom, phantom_polyps
+from confprune_edu.data import bowel, centres, phantom_polyps
+from confprune_edu.data.video import Video, lighting, look, rays_through
 
 # Measured on the real frames of C1..C6, by other means than those of the module: red / green and red / blue of the mean
 # colour inside the visible field, and the sd of the luminance there (grey levels).
@@ -25,8 +26,8 @@ REAL_MARGIN = (0, 0.05, 0.06, 0.235, 0.345, 0.09)  # of the frame, black on the 
 
 def altered(monkeypatch, **changes):
     """All centres, with some of their habits changed."""
-    for c, centre in phantom.CENTRES.items():
-        monkeypatch.setitem(phantom.CENTRES, c, dataclasses.replace(centre, **changes))
+    for c, centre in centres.CENTRES.items():
+        monkeypatch.setitem(centres.CENTRES, c, dataclasses.replace(centre, **changes))
 
 
 @pytest.fixture(scope="module")
@@ -40,9 +41,7 @@ def crowd():
     with pytest.MonkeyPatch.context() as patch:
         altered(patch, empty=0.0, frames=1, spread=(0.03, 0.03))  # less spread: 25 videos show what is typical
         drawn = phantom_polyps(150, seed=1)
-        seen = [
-            phantom.Video(np.random.default_rng([1, c, i // 6]), c).field(128)[2] for i, c in enumerate(drawn.centre)
-        ]
+        seen = [Video(np.random.default_rng([1, c, i // 6]), c).field(128)[2] for i, c in enumerate(drawn.centre)]
     luminance = (drawn.images * torch.tensor([0.299, 0.587, 0.114]).view(3, 1, 1)).sum(1).numpy()
     return drawn, np.stack(seen), luminance
 
@@ -144,7 +143,7 @@ def test_drawing_runs_where_torch_is_missing():
 import sys
 sys.modules.update(dict.fromkeys(["torch", "torchvision"]))
 import numpy as np
-from confprune_edu.data.phantom import Video
+from confprune_edu.data.video import Video
 image, mask = Video(np.random.default_rng(0), 3).frame(np.random.default_rng(1), 32)
 print(image.shape, image.dtype, mask.shape, mask.dtype)
 """
@@ -169,7 +168,7 @@ def test_none_is_seen_where_there_is_none(monkeypatch):
 def test_empty_frames_come_at_the_real_rates():
     real = {1: 5 / 256, 2: 31 / 301, 3: 1 / 457, 4: 81 / 227, 5: 2 / 208, 6: 5 / 88}
     for c, rate in real.items():
-        assert abs(phantom.CENTRES[c].empty - rate) < 0.005
+        assert abs(centres.CENTRES[c].empty - rate) < 0.005
     drawn = phantom_polyps(160, seed=2, size=32, centres=[2, 4])
     for c in (2, 4):
         empty = ~drawn.masks[torch.as_tensor(drawn.centre == c)].flatten(1).any(1)
@@ -210,10 +209,10 @@ def test_masks_leave_out_boxes_and_tools(monkeypatch):
 
 @pytest.mark.parametrize("centre", [1, 4])
 def test_a_mask_is_where_the_polyp_is_nearer_than_the_wall(centre):
-    video = phantom.Video(np.random.default_rng(centre), centre)
+    video = Video(np.random.default_rng(centre), centre)
     u, v, tissue, _ = video.field(64)
-    rays = video.camera.T @ phantom.rays_through(u[tissue], v[tissue])
-    points, _, on, _ = phantom.look(video.polyp, True, video.origin, rays)
+    rays = video.camera.T @ rays_through(u[tissue], v[tissue])
+    points, _, on, _ = look(video.polyp, True, video.origin, rays)
     assert on.any() and not on.all()
     np.testing.assert_array_equal(on, video.polyp.body(points) < video.tube.gap(points))
     assert np.quantile(np.abs(video.polyp.gap(points)), 0.9) < 0.02  # the points lie on the tissue, outlines apart
@@ -222,12 +221,12 @@ def test_a_mask_is_where_the_polyp_is_nearer_than_the_wall(centre):
 @pytest.mark.parametrize("size", [32, 100])
 def test_the_moved_scope_sees_the_polyps_foot_in_the_middle_of_a_pixel(size):
     rng = np.random.default_rng(0)
-    video = phantom.Video(rng, 5)
+    video = Video(rng, 5)
     x0, x1, y0, y1 = video.border[:4]
     for loose in (1, 0):
         origin, camera, aim = video.moved(rng, loose, size)
         foot = camera @ bowel.unit(video.polyp.base - origin)
-        np.testing.assert_allclose(foot, phantom.rays_through(*aim[:, None]), atol=1e-4)
+        np.testing.assert_allclose(foot, rays_through(*aim[:, None]), atol=1e-4)
         pixel = (np.array([x0, y0]) + (aim + 1) / 2 * np.array([x1 - x0, y1 - y0])) * size - 0.5
         np.testing.assert_allclose(pixel, pixel.round(), atol=1e-4)
     np.testing.assert_array_equal(origin, video.origin)
@@ -270,7 +269,7 @@ def test_colour_casts_are_the_real_ones(crowd):
 
 def test_between_videos_the_cast_turns_from_warm_to_pale(monkeypatch):
     altered(monkeypatch, frames=1, spread=(0.0, 0.1), chances=(0, 0, 0, 0, 0))
-    tissue = phantom.Video(np.random.default_rng(0), 1).field(32)[2]
+    tissue = Video(np.random.default_rng(0), 1).field(32)[2]
     means = phantom_polyps(40, seed=0, size=32, centres=[1]).images[:, :, torch.as_tensor(tissue)].mean(2).numpy()
     red_green, red_blue = np.log(means[:, 0] / means[:, 1]), np.log(means[:, 0] / means[:, 2])
     assert 0.06 < red_green.std() < 0.14 and 0.1 < red_blue.std() < 0.24
@@ -279,12 +278,12 @@ def test_between_videos_the_cast_turns_from_warm_to_pale(monkeypatch):
 
 def test_light_falls_off_with_distance_angle_and_at_the_polyps_foot():
     towards = np.array([[0], [0], [1.0]])
-    near, gloss = phantom.lighting(towards, 2 * towards, np.array([99.0]))
-    far, _ = phantom.lighting(towards, 4 * towards, np.array([99.0]))
+    near, gloss = lighting(towards, 2 * towards, np.array([99.0]))
+    far, _ = lighting(towards, 4 * towards, np.array([99.0]))
     assert 3.5 < near / far < 4
-    steep, matt = phantom.lighting(bowel.unit(np.array([[2], [0], [1.0]])), 2 * towards, np.array([99.0]))
+    steep, matt = lighting(bowel.unit(np.array([[2], [0], [1.0]])), 2 * towards, np.array([99.0]))
     assert 0.4 < steep / near < 0.8 and matt < gloss / 10
-    assert phantom.lighting(towards, 2 * towards, np.array([0.0]))[0] == pytest.approx(0.65 * near)
+    assert lighting(towards, 2 * towards, np.array([0.0]))[0] == pytest.approx(0.65 * near)
 
 
 def test_brightness_spreads_as_in_the_real_frames(crowd):
@@ -318,7 +317,7 @@ def test_the_table_is_what_the_real_masks_say():
         pytest.skip("needs the environment variable CONFPRUNE_DATA: a folder that contains polypgen_256")
     real = data.polypgen(Path(os.environ["CONFPRUNE_DATA"], "polypgen_256"), cache=False)
     share = real.masks.double().mean(dim=(1, 2, 3)).numpy()
-    for c, centre in phantom.CENTRES.items():
+    for c, centre in centres.CENTRES.items():
         here = share[real.centre == c]
         log = np.log(here[here > 0])
         np.testing.assert_allclose(centre.extent, (log.mean(), log.std()), atol=0.03)

@@ -13,7 +13,7 @@ from torch.optim.swa_utils import update_bn
 
 from confprune_edu import data, evaluation, losses, models, pruning
 from confprune_edu.data import assets, polyps
-from confprune_edu.models import __main__, __main__ as models_main
+from confprune_edu.models import __main__, training
 
 
 def squares(n, seed=0, size=32):
@@ -51,7 +51,7 @@ def test_skips_bring_the_detail_back():
 
 def test_training_is_deterministic_and_leaves_the_random_state():
     frames, before = squares(20, size=16), torch.get_rng_state()
-    one, other, third = (models.train_polyp_unet(frames, seed=seed, epochs=1) for seed in (1, 1, 2))
+    one, other, third = (training.train_polyp_unet(frames, seed=seed, epochs=1) for seed in (1, 1, 2))
     assert torch.equal(torch.get_rng_state(), before)
     same = [torch.equal(a, b) for a, b in zip(one.parameters(), other.parameters(), strict=True)]
     assert all(same) and not torch.equal(one.head.weight, third.head.weight)
@@ -60,7 +60,7 @@ def test_training_is_deterministic_and_leaves_the_random_state():
 
 @pytest.mark.long
 def test_training_learns():
-    model = models.train_polyp_unet(squares(32, size=16), epochs=10)
+    model = training.train_polyp_unet(squares(32, size=16), epochs=10)
     fresh = squares(16, seed=1, size=16)
     with torch.inference_mode():
         found = 1 - losses.one_minus_dice(model(fresh.images), None, fresh.masks)
@@ -72,7 +72,7 @@ def test_quality_is_by_centre_and_over_all_frames():
     frames.centre[:] = [2, 2, 2, 5]
     logits = torch.where(frames.masks, 1.0, -1.0)
     logits[0] = -1.0  # the first square is missed
-    lines = models.quality(lambda images: logits, frames).splitlines()
+    lines = training.quality(lambda images: logits, frames).splitlines()
     assert [line.split() for line in lines[1:]] == [
         ["C2", "3", "0.667", "0.667"],
         ["C5", "1", "1.000", "1.000"],
@@ -118,7 +118,7 @@ def install(name, out, printed, monkeypatch):
 @pytest.mark.long
 def test_commands_train_record_and_write_what_the_package_reads(tmp_path, monkeypatch, capsys):
     monkeypatch.setenv("CONFPRUNE_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setattr(models_main, "POLYP_RATIOS", np.array([0.0, 0.5]))
+    monkeypatch.setattr(__main__, "POLYP_RATIOS", np.array([0.0, 0.5]))
     root, name = small_polypgen(tmp_path), "polyp-unet.safetensors"
     arguments = ["--data-root", str(root), "--out"]
     __main__.main(["train", "polyp-unet", "--epochs", "1", *arguments, str(tmp_path / name)])
