@@ -35,6 +35,14 @@ def whole(value: Any, name: str, low: int, high: float) -> int:
     return int(value)
 
 
+def calibration_size(value: Any, n: int) -> int:
+    """`value` as a number of calibration examples that leaves some of n to test."""
+    size = positive_int(value, "n_calibration")
+    if size >= n:
+        raise ValueError(f"n_calibration must leave examples to test: at most {n - 1}, got {size}")
+    return size
+
+
 def interval(value: Any, name: str) -> tuple[float, float]:
     """`value` as (low, high), finite, low < high."""
     try:

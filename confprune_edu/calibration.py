@@ -24,7 +24,9 @@ if TYPE_CHECKING:  # torch is imported where a network is at hand: `calibrate_lo
     from confprune_edu import pruning
     from confprune_edu.losses import Loss
 
-from confprune_edu.certificates import Calibration as Calibration, Recipe, largest, name_of, provenance_of, table_sha256
+from confprune_edu.certificates import Calibration as Calibration, largest, provenance_of
+from confprune_edu.recipe import Recipe, name_of
+from confprune_edu.records import table_sha256
 
 RATIOS = tuple(j / 100 for j in range(100))  # the default grid: 0, 1, ..., 99 per cent
 

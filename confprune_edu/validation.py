@@ -8,9 +8,9 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.special import bdtrc
 
-from confprune_edu import _checks, certificates, fwer, pvalues
-from confprune_edu.selective import evidence, procedures, recipe
-from confprune_edu.selective.certificate import pick
+from confprune_edu import _checks, fwer, pvalues
+from confprune_edu.recipe import Recipe
+from confprune_edu.selective.splits import SelectiveSplits as SelectiveSplits, selective_splits as selective_splits
 
 Floats = NDArray[np.float64]
 Law = Callable[[Floats, int, np.random.Generator], NDArray[Any]]
@@ -108,11 +108,11 @@ def repeated_splits(
     >>> float(splits.ratio.max()), splits.broken
     (0.6, 0.0)
     """
-    plan = certificates.Recipe(alpha, delta, p_value, procedure, loss_range)
+    plan = Recipe(alpha, delta, p_value, procedure, loss_range)
     low, high = plan.loss_range
     table, grid = _checks.losses(losses, low, high, ndim=(2,)), _checks.ratios(ratios)
     _checks.columns(table, "losses", grid)
-    size = _calibration_size(n_calibration, len(table))
+    size = _checks.calibration_size(n_calibration, len(table))
     count = _checks.positive_int(trials, "trials")
     x, level = pvalues.rescale(table, plan.alpha, low, high)
     sums, p = _split(x, level, size, p_value, count, np.random.default_rng(seed))
@@ -225,7 +225,7 @@ def error_rate(
     if risks.ndim != 1 or risks.size == 0:
         raise ValueError(f"risks must have shape (m,) with m >= 1, got {risks.shape}")
     size, count = _checks.positive_int(n, "n"), _checks.positive_int(trials, "trials")
-    plan, rng = certificates.Recipe(alpha, delta, p_value, procedure), np.random.default_rng(seed)
+    plan, rng = Recipe(alpha, delta, p_value, procedure), np.random.default_rng(seed)
     p = np.array([pvalues.p_values(_drawn(law, risks, size, rng), plan.level, p_value) for _ in range(count)])
     wrong = plan.reject(p)[:, risks > plan.alpha].any(axis=1)
     return ErrorRate(int(wrong.sum()), count, plan.delta)
@@ -259,130 +259,3 @@ def _split(
 
 def _chunks(total: int, size: int) -> list[int]:
     return [min(size, total - start) for start in range(0, total, size)]
-
-
-@dataclass(frozen=True, eq=False)
-class SelectiveSplits:
-    """What `trials` random splits of one pair of tables gave; one entry a split.
-
-    Attributes
-    ----------
-    ratio, threshold : float64 arrays, shape (trials,)
-        The pair that was chosen among the certified ones; NaN where there was none to choose.
-    risk, coverage : float64 arrays, shape (trials,)
-        Its selective risk and coverage over the whole tables, the population that is split; NaN likewise.
-    wrong : bool array, shape (trials,)
-        Whether any certified pair, chosen or not, breaks alpha or the floor.
-    alpha, delta : float
-    floor : float or None
-        Coverage that was to be certified, too.
-    """
-
-    ratio: Floats
-    threshold: Floats
-    risk: Floats
-    coverage: Floats
-    wrong: NDArray[np.bool_]
-    alpha: float
-    delta: float
-    floor: float | None = None
-
-    @property
-    def broken(self) -> float:
-        """Share of the splits whose chosen pair breaks alpha or the floor: the promise is at most delta."""
-        return float(_breaks(self.risk, self.coverage, self.alpha, self.floor).mean())
-
-    @property
-    def any_broken(self) -> float:
-        """Share of the splits in which any certified pair breaks alpha or the floor: the promise is at most delta."""
-        return float(self.wrong.mean())
-
-    @property
-    def abstained(self) -> float:
-        """Share of the splits in which there was no pair to choose."""
-        return float(np.isnan(self.ratio).mean())
-
-
-def selective_splits(
-    confidence: ArrayLike,
-    losses: ArrayLike,
-    ratios: Sequence[float] | NDArray[Any],
-    thresholds: Sequence[float] | NDArray[Any] = recipe.THRESHOLDS,
-    *,
-    n_calibration: int,
-    alpha: float,
-    delta: float,
-    p_value: str = "binomial",
-    procedure: procedures.Procedure = "rows",
-    coverage: float | None = None,
-    split: float = 0.5,
-    by: str = "ratio",
-    min_coverage: float | None = None,
-    trials: int = 1000,
-    seed: int = 0,
-    loss_range: tuple[float, float] = (0.0, 1.0),
-) -> SelectiveSplits:
-    """`selective.calibrate_losses` on `trials` random subsets of two tables, and the truth about what it certified.
-
-    The rows of the tables are the population, as in `repeated_splits`, which also says what drawing without replacement
-    means for the p-values.
-
-    Parameters
-    ----------
-    confidence, losses, ratios, thresholds, alpha, delta, p_value, procedure, coverage, split, loss_range
-        As in `selective.calibrate_losses`; "split" draws anew which examples learn its path.
-    n_calibration : int in 1..n-1
-        Examples drawn for each calibration, those that learn a path included.
-    by, min_coverage
-        How the pair is chosen, as in `SelectiveCalibration.best`.
-    trials, seed : int
-        Number of splits, and their seed.
-
-    Returns
-    -------
-    SelectiveSplits
-
-    Raises
-    ------
-    TypeError, ValueError
-        An argument outside these ranges, named, or tables and grids of unequal size.
-
-    >>> rng = np.random.default_rng(0)
-    >>> confidence = rng.random((500, 1))
-    >>> wrong = rng.random((500, 2)) < (1 - confidence) * [0.1, 0.4]
-    >>> settings = {"n_calibration": 200, "alpha": 0.1, "delta": 0.1, "trials": 50}
-    >>> splits = selective_splits(np.repeat(confidence, 2, axis=1), wrong, [0.5, 0.9], [0.5, 0.0], **settings)
-    >>> float(np.nanmax(splits.ratio)), splits.any_broken
-    (0.5, 0.0)
-    """
-    grid = _checks.ratios(ratios)
-    plan = recipe.Recipe(alpha, delta, p_value, procedure, loss_range, coverage, split)
-    tables = recipe.tables_of(confidence, losses, grid, thresholds, plan.loss_range)
-    size = _calibration_size(n_calibration, len(tables.losses))
-    whole = evidence.tally(tables.cells, tables.losses, len(tables.thresholds))
-    true = whole.means(*plan.loss_range), whole.selected / len(tables.losses)
-    false = _breaks(*true, plan.alpha, plan.floor)
-    rng, wrong, chosen = np.random.default_rng(seed), [], []
-    for _ in range(_checks.positive_int(trials, "trials")):
-        outcome = plan.test(tables, rng.permutation(len(tables.losses))[:size])
-        share = outcome.counts.selected / outcome.n
-        wrong.append((outcome.rejected & false).any())
-        chosen.append(pick(outcome.rejected, share, by, min_coverage) or (-1, -1))
-    row, column = np.array(chosen).T
-    ratio, threshold, risk, share = (
-        np.where(row < 0, np.nan, values)
-        for values in (grid[row], tables.thresholds[column], *(table[row, column] for table in true))
-    )
-    return SelectiveSplits(ratio, threshold, risk, share, np.array(wrong), plan.alpha, plan.delta, plan.floor)
-
-
-def _breaks(risk: Floats, coverage: Floats, alpha: float, floor: float | None) -> NDArray[np.bool_]:
-    """Where alpha or the floor is broken; NaN, no pair, breaks nothing."""
-    return (risk > alpha + pvalues.ROUNDING) | (coverage < (floor or 0) - pvalues.ROUNDING)
-
-
-def _calibration_size(n_calibration: int, n: int) -> int:
-    size = _checks.positive_int(n_calibration, "n_calibration")
-    if size >= n:
-        raise ValueError(f"n_calibration must leave examples to test: at most {n - 1}, got {size}")
-    return size

@@ -81,8 +81,8 @@ def orders(results: Mapping[str, Any], *, title: str = "") -> draw.Picture:
         else:
             text = "nothing ever certified"
             ax.annotate(text, (0.01, row), va="center", color=draw.GREY, fontsize=9)
-        ax.annotate(f"{result.broken:.1%}", (1.06, row), va="center", ha="center", annotation_clip=False)
-        notes.append(f"{name}: {text}, risk beyond alpha in {result.broken:.1%}".replace("%", " %"))
+        ax.annotate(f"{result.any_broken:.1%}", (1.06, row), va="center", ha="center", annotation_clip=False)
+        notes.append(f"{name}: {text}, risk beyond alpha in {result.any_broken:.1%}".replace("%", " %"))
     ax.annotate("risk beyond\nalpha in", (1.06, -0.7), va="center", ha="center", fontsize=9, annotation_clip=False)
     ax.set_yticks(range(len(results)), list(results))
     ax.set(xlim=(0, 1), ylim=(len(results) - 0.5, -1), title=title)

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from confprune_edu import _checks, certificates, pvalues
+from confprune_edu import _checks, certificates, pvalues, records
+from confprune_edu.recipe import Recipe, name_of
 from confprune_edu.selective import evidence, procedures
 from confprune_edu.selective.evidence import Bools, Floats
 
@@ -24,7 +25,7 @@ def confidence_name(function: Loss) -> str:
     """What a certificate calls a confidence; "confidence" is `losses.confidence` and nothing else."""
     from confprune_edu import losses
 
-    name = certificates.name_of(function)
+    name = name_of(function)
     return name if name != "confidence" or function is losses.confidence else "custom confidence"
 
 
@@ -194,7 +195,7 @@ class SelectiveCalibration(certificates.Certificate):
         return len(values["ratios"]), len(values["thresholds"])
 
     @classmethod
-    def _implied(cls, values: dict[str, Any], recipe: certificates.Recipe) -> tuple[Any, Any, Bools]:
+    def _implied(cls, values: dict[str, Any], recipe: Recipe) -> tuple[Any, Any, Bools]:
         rule, method, n = values["procedure"], recipe.p_value, values["n"]
         found, p = _counts(values, *recipe.loss_range), _checks.numeric(values["p_values"], "p_values")
 
@@ -203,14 +204,14 @@ class SelectiveCalibration(certificates.Certificate):
 
         least, risk_p, most = np.zeros(p.shape), np.zeros(p.shape), np.ones(p.shape)
         if method in pvalues.FROM_SUM:
-            least, risk_p, most = certificates.p_value_bounds(p_of, found.loss_sum, found.selected, method)
+            least, risk_p, most = records.p_value_bounds(p_of, found.loss_sum, found.selected, method)
         if values["floor"] is None:
             silent_p = None
         else:
             silent_p = evidence.answered_p_values(found.selected, n, _checks.number(values["floor"], "floor"))
             least, most = np.maximum(least, silent_p * (1 - 1e-6)), np.maximum(most, silent_p * (1 + 1e-6))
         if rule not in cls.stop_rules:
-            return least, most, certificates.at_most(p, recipe.delta) & values["rejected"]
+            return least, most, records.at_most(p, recipe.delta) & values["rejected"]
         if silent_p is None or rule == "path":
             return least, most, procedures.reject(rule, p, recipe.delta)
         known = (

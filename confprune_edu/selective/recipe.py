@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from confprune_edu import _checks, calibration
+from confprune_edu import _checks, calibration, certificates, recipe as plain, records
 
 if TYPE_CHECKING:  # torch is imported where a network is at hand: `calibrate_losses` runs without it
     import torch
@@ -19,7 +19,6 @@ if TYPE_CHECKING:  # torch is imported where a network is at hand: `calibrate_lo
     from confprune_edu import pruning
     from confprune_edu.losses import Loss
 
-from confprune_edu import certificates
 from confprune_edu.selective import evidence, procedures
 from confprune_edu.selective.certificate import SelectiveCalibration, confidence_name
 from confprune_edu.selective.evidence import Bools, Floats
@@ -94,7 +93,7 @@ def calibrate(
     options = family | {"batch_size": batch_size, "device": device, "progress": progress}
     seen, wanted = Fingerprinted(data), {"confidence": confidence, "loss": loss}
     tables = evaluation.loss_tables(model, seen, grid, wanted, **options)
-    names = {"loss": certificates.name_of(loss), "confidence": confidence_name(confidence)}
+    names = {"loss": plain.name_of(loss), "confidence": confidence_name(confidence)}
     origin = certificates.provenance_of(model, **family) | {"data_sha256": seen.sha256}
     whole = evidence.Tables.of(tables["confidence"], tables["loss"], taus, *recipe.loss_range)
     return _certify(whole, grid, recipe, **names, **origin)
@@ -171,7 +170,7 @@ def calibrate_losses(
     grid = _checks.ratios(ratios)
     recipe = Recipe(alpha, delta, p_value, procedure, loss_range, coverage, split, seed)
     tables = tables_of(confidence, losses, grid, thresholds, recipe.loss_range)
-    origin = {"data_sha256": certificates.table_sha256(tables.confidence, tables.losses)}
+    origin = {"data_sha256": records.table_sha256(tables.confidence, tables.losses)}
     return _certify(tables, grid, recipe, **origin)
 
 
@@ -185,7 +184,7 @@ def tables_of(
 
 
 @dataclass(frozen=True)
-class Recipe(certificates.Recipe):
+class Recipe(plain.Recipe):
     """What is fixed, with the grids and the examples' order, before confidences and losses are seen."""
 
     floor: float | None = None

@@ -251,9 +251,8 @@ def test_error_intervals_are_exact_and_mark_only_the_broken():
 
 
 def test_orders_tells_the_median_and_the_abstentions():
-    one = Splits(
-        np.array([0.8, 0.9, 0.9, np.nan]), np.array([0.01, 0.06, 0.06, np.nan]), np.zeros(4), 0.05, 0.1, np.zeros(4)
-    )
+    ratio, risk = np.array([0.8, 0.9, 0.9, np.nan]), np.array([0.01, 0.06, 0.06, np.nan])
+    one = Splits(ratio, risk, np.zeros(4), 0.05, 0.1, risk > 0.05)
     none = Splits(np.full(2, np.nan), np.full(2, np.nan), np.full(2, np.nan), 0.05, 0.1, np.zeros(2))
     alt = plots.orders({"forward": one, "backward": none}).alt
     assert "forward: median 0.9, nothing certified in 25.0 %, risk beyond alpha in 50.0 %" in alt

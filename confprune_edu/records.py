@@ -1,0 +1,147 @@
+"""Certificates as JSON and back: a record that contradicts itself is refused."""
+
+import hashlib
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import fields
+from typing import Any, ClassVar, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from confprune_edu import _checks
+from confprune_edu.recipe import Recipe
+
+VERSION = 1  # of the JSON records
+LATER = {"later": True}  # marks fields that records of version 1 may lack
+OWN = ("scores", "finish")  # fields that stay with the certificate in memory
+
+
+class Record:
+    """What makes a frozen dataclass a record: its JSON, and the checks of what is read.
+
+    A class of records names its schema, its tables beside p-values, the procedures that keep delta, by the names under
+    which they are recorded, and those among them that can be repeated when a record is read.
+    """
+
+    schema: ClassVar[str]
+    tables: ClassVar[tuple[str, ...]]
+    keep_delta: ClassVar[frozenset[str]]
+    stop_rules: ClassVar[Mapping[str, Callable[..., NDArray[np.bool_]]]]
+
+    def to_json(self) -> str:
+        """The certificate as JSON text, with a schema version; `from_json` reads it back. NaN becomes null."""
+        record: dict[str, Any] = {"schema": self.schema, "version": VERSION}
+        for name in self._json_fields():
+            value = getattr(self, name)
+            record[name] = _nulls(value) if isinstance(value, np.ndarray) else value
+        return json.dumps(record, indent=1, allow_nan=False)
+
+    @classmethod
+    def from_json(cls, text: str) -> Self:
+        """Read the text of `to_json`; TypeError or ValueError names what is wrong with it."""
+        if not isinstance(text, str | bytes):
+            raise TypeError(f"text must be what to_json gave, got {type(text).__name__}")
+        try:
+            record = json.loads(text)
+        except json.JSONDecodeError as problem:
+            raise ValueError(f"not a calibration record (its text is needed, not a path): {problem}") from None
+        if not isinstance(record, dict) or (record.get("schema"), record.get("version")) != (cls.schema, VERSION):
+            found = (record.get("schema"), record.get("version")) if isinstance(record, dict) else type(record).__name__
+            raise ValueError(
+                f"not a calibration record that {cls.__name__} reads ({cls.schema}, {VERSION}): got {found}"
+            )
+        if missing := [name for name, later in cls._json_fields().items() if not later and name not in record]:
+            raise ValueError(f"the calibration record lacks {', '.join(missing)}")
+        try:
+            return cls(**cls._checked({name: record.get(name) for name in cls._json_fields()}))
+        except (TypeError, ValueError) as problem:
+            raise ValueError(f"the calibration record contradicts itself: {problem}") from None
+
+    @classmethod
+    def _json_fields(cls) -> dict[str, bool]:
+        """The names of a record's fields, and whether records may lack them."""
+        return {f.name: "later" in f.metadata for f in fields(cls) if f.name not in OWN}  # type: ignore[arg-type]
+
+    @classmethod
+    def _implied(cls, values: dict[str, Any], recipe: Recipe) -> tuple[Any, Any, NDArray[np.bool_]]:
+        """The least and the largest p-values that the rest of a record allows, and the mask that they allow.
+
+        ValueError or TypeError where the rest contradicts itself.
+        """
+        raise NotImplementedError
+
+    @classmethod
+    def _shape(cls, values: dict[str, Any]) -> tuple[int, ...]:
+        return values["ratios"].shape
+
+    @classmethod
+    def _checked(cls, record: dict[str, Any]) -> dict[str, Any]:
+        """The fields of a record as arguments of the class; ValueError or TypeError if they contradict each other."""
+        recipe = Recipe(record["alpha"], record["delta"], record["p_value"], at_most, record["loss_range"])
+        _checks.whole(record["n"], "n", 1, 10**12)
+        kinds: dict[str, Any] = dict.fromkeys(("procedure", "loss", "criterion"), str) | {"finished": bool}
+        kinds |= dict.fromkeys(("model_sha256", "scores_sha256", "data_sha256"), str | None) | {"seed": int | None}
+        if odd := [name for name, kind in kinds.items() if not isinstance(record[name], kind)]:
+            raise ValueError(f"{', '.join(odd)} of another type")
+        numbers = {name: np.array(record[name], dtype=np.float64) for name in ("ratios", "p_values", *cls.tables)}
+        values = record | numbers | {"loss_range": recipe.loss_range, "ratios": _checks.ratios(numbers["ratios"])}
+        shape = cls._shape(values)
+        values["rejected"] = _checks.mask(record["rejected"], "rejected", *shape)
+        if odd := [name for name in ("p_values", *cls.tables) if values[name].shape != shape]:
+            raise ValueError(f"{', '.join(odd)} must have shape {shape}, as rejected has")
+        p = values["p_values"]
+        _checks.within(p[~np.isnan(p)], "p_values", 0, 1)
+        least, most, rejected = cls._implied(values, recipe)
+        if (wrong := (p < least) | (p > most)).any():
+            raise ValueError(f"p_values must follow from the means, n, alpha and p_value; not so {p[wrong][0]:g}")
+        if (values["rejected"] != rejected).any():
+            raise ValueError("rejected must follow from p_values, delta and procedure")
+        return values
+
+
+def p_value_bounds(
+    p_of: Callable[[NDArray[Any]], NDArray[np.float64]], sums: NDArray[np.float64], n: NDArray[Any], method: str
+) -> list[NDArray[np.float64]]:
+    """The least, the likely and the largest p-values of sums of n losses in [0, 1] that are known up to rounding.
+
+    >>> bounds = p_value_bounds(lambda s: s / 10, np.array([2.9999999]), np.array([10]), "binomial")
+    >>> [p.round(3).tolist() for p in bounds]
+    [[0.3], [0.3], [0.3]]
+    """
+    slack, whole = 1e-6 + 1e-9 * n, np.rint(sums).astype(np.int64)
+    if method == "binomial":
+        if (np.abs(sums - whole) > slack).any():
+            raise ValueError("mean losses are not those of 0/1 losses")
+        slack = 0 * n
+    near = whole if method == "binomial" else sums
+    least, likely, most = (p_of(np.clip(near + error, 0, n)) for error in (-slack, 0 * n, slack))
+    return [least * (1 - 1e-6), likely, most * (1 + 1e-6)]
+
+
+def at_most(p_values: NDArray[np.float64], delta: float) -> NDArray[np.bool_]:
+    """What no procedure goes beyond: p <= delta, and no correction.
+
+    >>> at_most(np.array([0.05, 0.2]), 0.1).tolist()
+    [True, False]
+    """
+    return p_values <= delta
+
+
+def table_sha256(*tables: NDArray[Any]) -> str:
+    """SHA-256 of tables: their dtypes, shapes and entries.
+
+    >>> table_sha256(np.zeros((3, 2))) == table_sha256(np.zeros((2, 3)))
+    False
+    """
+    sha = hashlib.sha256()
+    for table in tables:
+        sha.update(f"{table.dtype} {table.shape}".encode())
+        sha.update(np.ascontiguousarray(table).data)
+    return sha.hexdigest()
+
+
+def _nulls(values: NDArray[Any]) -> list[Any]:
+    entries = values.astype(object)
+    entries[values != values] = None
+    return entries.tolist()
