@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from confprune_edu import pruning
 from confprune_edu.engine import batches, tables
 from confprune_edu.engine.passes import Options
+from confprune_edu.engine.proof import Call
 from confprune_edu.losses import Loss, loss_range as loss_range
 
 
@@ -26,6 +27,9 @@ def loss_table(
     *,
     scores: Mapping[str, Tensor] | None = None,
     finish: pruning.Finish | None = None,
+    weights: pruning.Weights | None = None,
+    call: Call | None = None,
+    target: batches.Target | None = None,
     batch_size: int | None = None,
     device: torch.device | str | None = None,
     progress: bool = True,
@@ -37,11 +41,12 @@ def loss_table(
     Parameters
     ----------
     model : torch.nn.Module
-        The full network; called as model(inputs).
+        The full network; called as model(inputs), see `call`. Its copies must read their own weights: a function in the
+        place of `forward`, which stays bound to the original, is refused.
     data : (inputs, targets), inputs alone, a DataLoader or a Dataset
         Tensors or arrays with one example a row, or batches (inputs, targets) or inputs, of any type that the model
-        takes. A loader is read once; with `finish`, and by `loss_columns`, once a ratio: it must then give the same
-        examples in the same order each time, where shuffling by torch's generators is replayed.
+        takes; a list of texts is inputs. A loader is read once; with `finish`, and by `loss_columns`, once a ratio: it
+        must then give the same examples in the same order each time, where shuffling by torch's generators is replayed.
     ratios : float array, shape (m,), strictly increasing in [0, 1)
         Fractions of the prunable weights to set to zero.
     loss : callable
@@ -50,6 +55,14 @@ def loss_table(
         Pruning criterion; default: magnitude.
     finish : callable, optional
         finish(model) -> None, applied to each pruned copy before it is evaluated, see `pruning.family`.
+    weights : list of str, or callable, optional
+        Which parameters may go: name patterns, or a function (name, module, parameter) -> bool, see `pruning.prunable`.
+    call : callable, optional
+        call(model, inputs) -> the output that the loss sees, in place of model(inputs):
+        `lambda model, batch: model(**batch).logits`.
+    target : callable, optional
+        target(batch) -> its targets, or None. All of a batch, or of a tuple of tensors, is then inputs: two inputs
+        without labels are `call=lambda model, batch: model(*batch), target=lambda batch: None`.
     batch_size : int, optional
         Examples at a time, for tensors; default: as many as stay in the processor's cache, at most 1,280.
     device : optional
@@ -81,7 +94,7 @@ def loss_table(
     >>> loss_table(model, inputs, [0.0, 0.5], disagreement)[:, 0].tolist()
     [False, False, False, False, False]
     """
-    options = Options(scores, finish, batch_size, device, progress)
+    options = Options(scores, finish, batch_size, device, progress, weights, call, target)
     rows = tables.rows(model, data, ratios, {"losses": loss}, options, executor)
     if out is not None:
         return tables.filed(rows, batches.count(data), Path(out))
@@ -96,6 +109,9 @@ def loss_tables(
     *,
     scores: Mapping[str, Tensor] | None = None,
     finish: pruning.Finish | None = None,
+    weights: pruning.Weights | None = None,
+    call: Call | None = None,
+    target: batches.Target | None = None,
     batch_size: int | None = None,
     device: torch.device | str | None = None,
     progress: bool = True,
@@ -113,7 +129,7 @@ def loss_tables(
     """
     if not isinstance(losses, Mapping) or not losses:
         raise ValueError(f"losses must map at least one name to a loss, got {losses!r}")
-    options = Options(scores, finish, batch_size, device, progress)
+    options = Options(scores, finish, batch_size, device, progress, weights, call, target)
     return tables.joined(tables.rows(model, data, ratios, losses, options, executor), losses)
 
 
@@ -125,6 +141,9 @@ def loss_columns(
     *,
     scores: Mapping[str, Tensor] | None = None,
     finish: pruning.Finish | None = None,
+    weights: pruning.Weights | None = None,
+    call: Call | None = None,
+    target: batches.Target | None = None,
     batch_size: int | None = None,
     device: torch.device | str | None = None,
     progress: bool = True,
@@ -137,5 +156,5 @@ def loss_columns(
     >>> next(loss_columns(nn.Linear(4, 3), torch.ones(2, 4), [0.0, 0.5], disagreement)).tolist()
     [False, False]
     """
-    options = Options(scores, finish, batch_size, device, progress)
+    options = Options(scores, finish, batch_size, device, progress, weights, call, target)
     return (column for (column,) in tables.columns(model, data, ratios, {"losses": loss}, options))

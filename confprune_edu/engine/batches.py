@@ -27,24 +27,27 @@ class Batch(NamedTuple):
     digest: str | None
 
 
+Target = Callable[[Any], Any]  # the targets in a batch
 Pass = Callable[[], Iterable[Batch]]  # starts a pass over all examples
 
 
-def reader(data: Any, batch_size: int | None, elements: int) -> tuple[Pass, list[torch.Generator]]:
+def reader(
+    data: Any, batch_size: int | None, elements: int, target: Target | None = None
+) -> tuple[Pass, list[torch.Generator]]:
     """A function that starts a pass over the examples, and the random generators that a pass draws from."""
     if isinstance(data, Fingerprinted):
         read, generators = reader(data.data, batch_size, elements)
         return lambda: data.watched(read()), generators
     if batch_size is not None:
         _checks.positive_int(batch_size, "batch_size")
-    if isinstance(data, Dataset):
+    if isinstance(data, Dataset) or hasattr(data, "__getitems__"):  # Hugging Face's data sets have it
         data = DataLoader(data, batch_size=batch_size or 256)
     if isinstance(data, DataLoader):
-        return lambda: _loaded(data), _generators(data)
-    x, y = _in_memory(data)
-    size = batch_size or _fitting(x, elements)
-    rows = [slice(i, i + size) for i in range(0, len(x), size)]
-    return lambda: (Batch(x[r], None if y is None else y[r], None) for r in rows), []
+        return lambda: _loaded(data, target), _generators(data)
+    parts = _in_memory(data, target)
+    size = batch_size or _fitting(parts[0], elements)
+    rows = [slice(i, i + size) for i in range(0, len(parts[0]), size)]
+    return lambda: (Batch(*_split(_one([part[r] for part in parts]), target), None) for r in rows), []
 
 
 def elements(model: nn.Module) -> int:
@@ -53,33 +56,35 @@ def elements(model: nn.Module) -> int:
     return CONVOLUTION_ELEMENTS if convolves else BATCH_ELEMENTS
 
 
-def cut(data: Any, batch_size: int | None, elements: int, most: int) -> tuple[list[Any], int]:
+def cut(
+    data: Any, batch_size: int | None, elements: int, most: int, target: Target | None = None
+) -> tuple[list[Any], int]:
     """At most `most` pieces of the examples, each of whole batches, and the size of a batch."""
     if isinstance(data, (Dataset, DataLoader)):
         raise TypeError("data must be tensors or arrays where an executor shares them out, got a loader or a data set")
     if batch_size is not None:
         _checks.positive_int(batch_size, "batch_size")
-    x, y = _in_memory(data)
-    size = batch_size or _fitting(x, elements)
-    step = size * -(-len(x) // (size * most))
-    ends = [slice(i, i + step) for i in range(0, len(x), step)]
+    parts = _in_memory(data, target)
+    n, size = len(parts[0]), batch_size or _fitting(parts[0], elements)
+    step = size * -(-n // (size * most))
     # clones: a slice would travel with all of its tensor's memory
-    return [x[r].clone() if y is None else (x[r].clone(), y[r].clone()) for r in ends], size
+    return [_one([part[i : i + step].clone() for part in parts]) for i in range(0, n, step)], size
 
 
 def count(data: Any) -> int:
     """How many examples there are, if the data tell."""
     if isinstance(data, DataLoader):
         return count(data.dataset)
-    if isinstance(data, Dataset):
+    if isinstance(data, Dataset) or hasattr(data, "__getitems__"):
         if not hasattr(data, "__len__"):
             raise TypeError("data must tell its length for a table in a file")
         return len(data)
-    return len(_in_memory(data)[0])
+    return len(_in_memory(data, None)[0])
 
 
-def _loaded(loader: "DataLoader[Any]") -> Iterator[Batch]:
-    for inputs, targets in map(_pair, loader):
+def _loaded(loader: "DataLoader[Any]", target: Target | None) -> Iterator[Batch]:
+    for batch in loader:
+        inputs, targets = _split(batch, target)
         yield Batch(inputs, targets, nested.digest(inputs))
 
 
@@ -89,17 +94,26 @@ def _generators(loader: "DataLoader[Any]") -> list[torch.Generator]:
     return list({id(generator): generator for generator in found if isinstance(generator, torch.Generator)}.values())
 
 
-def _in_memory(data: Any) -> tuple[Tensor, Tensor | None]:
-    """Inputs and targets as tensors with one row an example."""
-    inputs, targets = _pair(data)
-    x = _tensor(inputs, "inputs")
-    y = None if targets is None else _tensor(targets, "targets")
-    if y is not None and (y.ndim == 0 or x.ndim == 0 or len(y) != len(x)):
-        shapes = f"{tuple(x.shape)} and {tuple(y.shape)}"
-        raise ValueError(f"inputs and targets must have one row an example, got shapes {shapes}")
+def _in_memory(data: Any, target: Target | None) -> list[Tensor]:
+    """The parts of the data as tensors with one row an example: inputs, or inputs and targets."""
+    if target is None:
+        inputs, targets = _pair(data)
+        named = {"inputs": inputs} if targets is None else {"inputs": inputs, "targets": targets}
+    else:
+        whole = data if isinstance(data, (tuple, list)) else [data]
+        named = {f"part {k} of data": part for k, part in enumerate(whole)}
+    parts = {name: _tensor(part, name) for name, part in named.items()}
+    if len({len(part) if part.ndim else None for part in parts.values()}) > 1:
+        shapes = " and ".join(str(tuple(part.shape)) for part in parts.values())
+        raise ValueError(f"{' and '.join(parts)} must have one row an example, got shapes {shapes}")
+    x = next(iter(parts.values()))
     if x.ndim == 0 or len(x) == 0:
         raise ValueError("data must hold at least one calibration example")
-    return x, y
+    return list(parts.values())
+
+
+def _one(parts: list[Tensor]) -> Any:
+    return parts[0] if len(parts) == 1 else tuple(parts)
 
 
 def _fitting(x: Tensor, elements: int) -> int:
@@ -107,18 +121,29 @@ def _fitting(x: Tensor, elements: int) -> int:
     return min(max(elements * len(x) // max(x.numel(), 1), 1), MOST_EXAMPLES)
 
 
+def _split(batch: Any, target: Target | None) -> tuple[Any, Any]:
+    """Inputs and targets of a batch, which is all input where a function finds the targets."""
+    return _pair(batch) if target is None else (batch, target(batch))
+
+
 def _pair(batch: Any) -> tuple[Any, Any]:
-    """Inputs and targets; None for targets that are not there."""
-    if not isinstance(batch, (tuple, list)):
+    """Inputs and targets; None for targets that are not there. A list of texts is inputs, as is a packed sequence."""
+    texts = isinstance(batch, (tuple, list)) and len(batch) > 0 and all(isinstance(part, str) for part in batch)
+    if not isinstance(batch, (tuple, list)) or texts or hasattr(batch, "to"):
         return batch, None
     if len(batch) == 1:
         return batch[0], None
     if len(batch) != 2:
-        raise ValueError(f"data must be inputs or (inputs, targets), got {len(batch)} parts: wrap them in one input")
+        raise ValueError(
+            f"data must be inputs or (inputs, targets), got {len(batch)} parts: say which is what, "
+            "call=lambda model, batch: model(*batch[:-1]), target=lambda batch: batch[-1] for example"
+        )
     return batch[0], batch[1]
 
 
 def _tensor(values: Any, name: str) -> Tensor:
     if not isinstance(values, (Tensor, np.ndarray)):
         raise TypeError(f"{name} must be a tensor or an array, or data a DataLoader; got {type(values).__name__}")
+    if isinstance(values, Tensor) and values.layout != torch.strided:
+        raise TypeError(f"{name} must be a dense tensor, or data a DataLoader of such batches; got {values.layout}")
     return torch.as_tensor(np.require(values, requirements=["C", "W"]) if isinstance(values, np.ndarray) else values)

@@ -4,13 +4,13 @@ All networks of a grid give their first layer the same inputs, and from one rati
 zero: what these contributed is subtracted.
 """
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from confprune_edu import pruning
 from confprune_edu.engine.kernels import FastLinear, can_multiply, product
 
 FRESH = 128  # ratios after which the first layer is multiplied anew, so that rounding errors stay small
@@ -95,10 +95,10 @@ class UpdatedLinear(FastLinear):
 class FirstCall:
     """Calls a network, and notes which layer with prunable weights was called first, its inputs and its outputs."""
 
-    def __init__(self, network: nn.Module) -> None:
-        self.network = network
+    def __init__(self, network: nn.Module, weights: list[str], call: Callable[[nn.Module, Any], Any]) -> None:
+        self.network, self.call = network, call
         self._forget()
-        for owner in sorted({name.rpartition(".")[0] for name in pruning.prunable(network)}):
+        for owner in sorted({name.rpartition(".")[0] for name in weights}):
             layer = network.get_submodule(owner)
             layer.register_forward_pre_hook(self._note_inputs(owner))
             layer.register_forward_hook(self._note_outputs, prepend=True)  # as the layer gives them
@@ -106,7 +106,7 @@ class FirstCall:
     def of(self, inputs: Any) -> Any:
         """The network's output for these inputs."""
         self._forget()
-        return self.network(inputs)
+        return self.call(self.network, inputs)
 
     def _forget(self) -> None:
         self.called, self.name = False, ""

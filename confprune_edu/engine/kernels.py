@@ -1,10 +1,13 @@
 """What is fast on a processor: the kernel that multiplies, the format in memory, memory that is kept."""
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
+
+from confprune_edu import pruning
 
 # What torch.compile calls in place of `F.linear`; None if torch is built without oneDNN. It gives wrong results without
 # an error for all but contiguous float32.
@@ -77,7 +80,7 @@ def keep_freed_memory() -> None:
     torch.empty(31 * 2**20, dtype=torch.uint8, device="cpu")
 
 
-def choose_format(network: nn.Module, inputs: Any) -> None:
+def choose_format(network: nn.Module, inputs: Any, call: Callable[[nn.Module, Any], Any]) -> None:
     """Store the weights of 2-d convolutions channels last, which is faster on a processor, if the network allows it.
 
     The outputs of a convolution are then channels last, too. A network that calls `view` on them fails on the first
@@ -85,11 +88,12 @@ def choose_format(network: nn.Module, inputs: Any) -> None:
     """
     if not _image(inputs) or not any(isinstance(module, nn.Conv2d) for module in network.modules()):
         return
-    network.to(memory_format=torch.channels_last)
+    trial = pruning.twin(network).to(memory_format=torch.channels_last)  # of its own: it may keep what it computes
     try:
-        network(in_format_of(network, inputs[:1].clone()))
+        call(trial, in_format_of(trial, inputs[:1].clone()))
     except RuntimeError:  # or the inputs are wrong: the call that follows will say so
-        network.to(memory_format=torch.contiguous_format)
+        return
+    network.to(memory_format=torch.channels_last)
 
 
 def in_format_of(network: nn.Module, inputs: Any) -> Any:

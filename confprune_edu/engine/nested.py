@@ -1,27 +1,48 @@
-"""Tensors, alone or in the lists, tuples and dicts that a network takes and gives."""
+"""Tensors, alone or in whatever holds them: lists, tuples, dicts, and objects with attributes."""
 
+import copy
+import hashlib
+from collections.abc import Iterator, Mapping
+from types import FunctionType, ModuleType
 from typing import Any
 
+import numpy as np
 import torch
-from torch import Tensor
-from torch.utils._pytree import tree_leaves, tree_map_only
+from torch import Tensor, nn
+from torch.utils._pytree import tree_map, tree_map_only
 
 from confprune_edu import pruning
 
 
 def tensors(value: Any) -> list[Tensor]:
     """The tensors in a structure, in its order."""
-    return [leaf for leaf in tree_leaves(value) if isinstance(leaf, Tensor)]
+    if isinstance(value, Tensor):
+        return [value]
+    return [leaf for _, leaf in _leaves(value, "", set()) if isinstance(leaf, Tensor)]
 
 
 def copied(value: Any) -> Any:
-    """The same structure with copies of its tensors, into which a network or a loss may write."""
-    return value.clone() if isinstance(value, Tensor) else tree_map_only(Tensor, Tensor.clone, value)
+    """A copy, into which a network or a loss may write; TypeError if there is none."""
+    if isinstance(value, Tensor):
+        return value.clone()
+    try:
+        return copy.deepcopy(value, {id(tensor): tensor.clone() for tensor in tensors(value)})
+    except Exception as problem:
+        raise TypeError(
+            f"data: a {type(value).__name__} cannot be copied, so that every ratio sees the same: {problem}"
+        ) from problem
 
 
 def moved(value: Any, device: torch.device) -> Any:
-    """The same structure with its tensors on `device`."""
-    return tree_map_only(Tensor, lambda tensor: tensor.to(device), value)
+    """The same on `device`: tensors, and all else that has a method `to`, of which a copy is moved."""
+
+    def to(part: Any) -> Any:
+        if isinstance(part, Tensor):
+            return part.to(device)
+        elsewhere = hasattr(part, "to") and any(tensor.device != device for tensor in tensors(part))
+        return copied(part).to(device) if elsewhere else part
+
+    return tree_map(to, value, is_leaf=lambda part: hasattr(part, "to"))
 
 
 def row_major(value: Any) -> Any:
@@ -29,18 +50,53 @@ def row_major(value: Any) -> Any:
     return tree_map_only(Tensor, lambda t: t.contiguous() if t.layout == torch.strided else t, value)
 
 
-def equal(one: Any, other: Any) -> bool:
-    """Do two structures hold equal tensors? NaN equals nothing."""
-    return all(map(torch.equal, tensors(one), tensors(other)))
+def untouched(given: Any, inputs: Any) -> bool:
+    """Is `given`, a copy of `inputs`, surely as it was? For tensors alone; NaN equals nothing."""
+    return isinstance(given, Tensor) and given.layout == torch.strided and torch.equal(given, inputs)
 
 
 def examples(inputs: Any) -> int | None:
     """How many examples a batch has; None if its form does not tell."""
-    if isinstance(inputs, dict):
-        return examples(next(iter(inputs.values()), None))
-    return len(inputs) if isinstance(inputs, Tensor) and inputs.ndim else None
+    if isinstance(inputs, Tensor):
+        return len(inputs) if inputs.ndim else None
+    if isinstance(inputs, Mapping):
+        found = {examples(value) for value in inputs.values()}
+        return found.pop() if len(found) == 1 else None
+    return len(inputs) if isinstance(inputs, (list, tuple)) and all(isinstance(x, str) for x in inputs) else None
 
 
 def digest(value: Any) -> str:
-    """A checksum of the tensors in a structure."""
-    return pruning.digest({str(i): tensor for i, tensor in enumerate(tensors(value))})
+    """A checksum of the tensors, arrays, texts and numbers in a structure, and of where they stand."""
+    found = dict(_leaves(value, "", set()))
+    parts = {f"{name} {k}": part for name, leaf in found.items() for k, part in enumerate(_strided(leaf))}
+    rest = {name: repr(leaf) for name, leaf in found.items() if isinstance(leaf, (str, bytes, int, float, type(None)))}
+    return hashlib.sha256(f"{pruning.digest(parts)} {sorted(rest.items())}".encode()).hexdigest()
+
+
+def _strided(leaf: Any) -> list[Tensor]:
+    """The strided tensors that a leaf consists of."""
+    if isinstance(leaf, np.ndarray) and leaf.dtype.kind in "biufc":
+        return [torch.as_tensor(np.ascontiguousarray(leaf))]
+    if not isinstance(leaf, Tensor):
+        return []
+    if leaf.layout == torch.strided:
+        return [leaf]
+    if leaf.layout == torch.jagged:
+        return [leaf.values(), leaf.offsets()]  # type: ignore[attr-defined]
+    return [leaf.to_sparse_coo().coalesce().indices(), leaf.to_sparse_coo().coalesce().values()]
+
+
+def _leaves(value: Any, name: str, seen: set[int]) -> Iterator[tuple[str, Any]]:
+    """What a structure ends in, and where; objects count by their attributes."""
+    if isinstance(value, Mapping):
+        parts = [(f"{name}[{key!r}]", part) for key, part in value.items()]
+    elif isinstance(value, (list, tuple, set, frozenset)):
+        parts = [(f"{name}[{k}]", part) for k, part in enumerate(value)]
+    elif isinstance(value, (Tensor, nn.Module, type, FunctionType, ModuleType)) or not hasattr(value, "__dict__"):
+        yield name, value
+        return
+    else:
+        parts = [(f"{name}.{key}", part) for key, part in vars(value).items()]
+    if id(value) not in seen:
+        for place, part in parts:
+            yield from _leaves(part, place, seen | {id(value)})

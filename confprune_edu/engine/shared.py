@@ -2,7 +2,7 @@
 
 import contextlib
 import copy
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
@@ -15,8 +15,8 @@ from confprune_edu.engine.first_layer import FirstCall, FirstLayer, UpdatedLinea
 from confprune_edu.engine.kernels import pass_columns_on
 
 
-class WritesOwnWeights(Exception):
-    """A network changes its weights when it is called, so that it cannot share them with others."""
+class CannotShare(Exception):
+    """A network changes its weights when it is called, or keeps old values of them elsewhere."""
 
 
 class Family:
@@ -26,12 +26,14 @@ class Family:
     and attributes of its own, so that none sees what another one remembers.
     """
 
-    def __init__(self, model: nn.Module, grid: NDArray[np.float64], rank: Tensor) -> None:
+    def __init__(
+        self, model: nn.Module, grid: NDArray[np.float64], rank: Tensor, weights: pruning.Weights | None = None
+    ) -> None:
         own = pruning.twin(model)
-        self.weights = [own.get_parameter(name) for name in pruning.prunable(model)]
-        self.zeros = [weight.new_zeros(()) for weight in self.weights]
+        self.weights = [own.get_parameter(name) for name in pruning.prunable(model, weights)]
         self.dense = [weight.detach().clone() for weight in self.weights]
         self.steps = _steps(rank, grid, [weight.numel() for weight in self.weights])
+        self.places = [_places(weight) for weight in self.weights]
         self.starts_full = not any(map(len, self.steps[0]))  # nothing is pruned at the first ratio
         self.parameters = list(own.parameters())
         self.shared = {id(parameter): parameter for parameter in self.parameters}
@@ -42,11 +44,11 @@ class Family:
 
     @contextlib.contextmanager
     def refuse_writes(self) -> Iterator[None]:
-        """Raise `WritesOwnWeights` if the block changes the weights, which the networks share."""
+        """Raise `CannotShare` if the block changes the weights, which the networks share."""
         before = [parameter.detach().clone() for parameter in self.parameters]
         yield
         if not all(map(torch.equal, self.parameters, before)):
-            raise WritesOwnWeights
+            raise CannotShare
 
     def see(self, call: "FirstCall") -> None:
         """Start with a batch, on which `call` has called the full network."""
@@ -55,7 +57,7 @@ class Family:
         if self.first is not None:
             self.first.see(*((call.inputs, call.outputs) if call.name == self.begins else (None, None)))
 
-    def try_columns(self, inputs: Any) -> None:
+    def try_columns(self, call: Callable[[nn.Module, Any], Any], inputs: Any) -> None:
         """Let the linear layers give their outputs column by column in memory, if the networks can work with that.
 
         The first layer's outputs are updated as columns, and to transpose them takes longer than to update them. But a
@@ -67,7 +69,7 @@ class Family:
         self.first.gives_columns = True
         pass_columns_on(probe)
         try:
-            probe(inputs)
+            call(probe, inputs)
         except Exception:  # the columns are to blame: with rows the same call has just succeeded
             self.first.gives_columns = False
         else:
@@ -91,12 +93,20 @@ class Family:
                 weight.copy_(dense)
             self.reached = -1
         for step in self.steps[self.reached + 1 : j + 1]:
-            for weight, zero, gone in zip(self.weights, self.zeros, step, strict=True):
-                weight.put_(gone.to(weight.device), zero.expand(len(gone)))
+            for weight, places, gone in zip(self.weights, self.places, step, strict=True):
+                memory = weight.as_strided((weight.numel(),), (1,))
+                memory.index_fill_(0, (gone if places is None else places[gone]).to(weight.device), 0)
         self.reached = j
         if self.first is not None:
             self.first.move_to(j)
         return self.networks[j]
+
+
+def _places(weight: Tensor) -> Tensor | None:
+    """Where in memory the entries of a weight lie, in their order; None if they lie in order."""
+    if weight.is_contiguous():
+        return None
+    return torch.arange(weight.numel()).as_strided(weight.shape, weight.stride()).flatten()
 
 
 def _steps(rank: Tensor, grid: NDArray[np.float64], sizes: list[int]) -> list[list[Tensor]]:

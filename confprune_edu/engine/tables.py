@@ -32,11 +32,11 @@ def rows(
     Bad arguments are refused at once. Every ratio sees a batch before the next batch is read, unless each network is
     finished, or changes itself: then it is evaluated as a copy of its own.
     """
-    grid, rank = _checks.ratios(ratios), pruning.global_rank(model, options.scores)
+    grid, rank = _checks.ratios(ratios), pruning.global_rank(model, options.scores, options.weights)
     if executor is not None:
         return _by_workers(executor, model, data, grid, losses, options)
     task = passes.prepare(model, data, grid, losses, options)
-    copies = functools.partial(pruning.family, model, grid, options.scores, options.finish)
+    copies = functools.partial(pruning.family, model, grid, options.scores, options.finish, weights=options.weights)
     changed_by_eval = pruning.fingerprint(task.full) != pruning.fingerprint(model)
     if options.finish is not None or changed_by_eval:
         return _whole(passes.by_ratio(task, copies()))
@@ -46,7 +46,7 @@ def rows(
 def columns(model: nn.Module, data: Any, ratios: Any, losses: Mapping[str, Loss], options: Options) -> Iterator[Arrays]:
     """The columns of the tables, (n,), one array a loss. Bad arguments are refused at once."""
     grid = _checks.ratios(ratios)
-    copies = pruning.family(model, grid, options.scores, options.finish)
+    copies = pruning.family(model, grid, options.scores, options.finish, weights=options.weights)
     return passes.by_ratio(passes.prepare(model, data, grid, losses, options), copies)
 
 
@@ -106,7 +106,7 @@ def _reserved(path: Path, dtype: np.dtype[Any], shape: tuple[int, int]) -> np.me
 def _by_batch_or_ratio(task: Task, rank: Tensor, copies: Callable[[], Iterator[nn.Module]]) -> Iterator[Arrays]:
     try:
         yield from passes.by_batch(task, rank)
-    except shared.WritesOwnWeights:  # noticed on the first batch, before any row was given
+    except shared.CannotShare:  # noticed on the first batch, before any row was given
         yield from _whole(passes.by_ratio(task, copies()))
 
 
@@ -124,7 +124,7 @@ def _by_workers(
     options: Options,
 ) -> Iterator[Arrays]:
     """The rows of each piece of the data, evaluated on the executor."""
-    pieces, size = batches.cut(data, options.batch_size, batches.elements(model), executors.PIECES)
+    pieces, size = batches.cut(data, options.batch_size, batches.elements(model), executors.PIECES, options.target)
     same = options._replace(batch_size=size, progress=False)
     jobs = [(executors.Parcel(model, piece, grid, dict(losses), same),) for piece in pieces]
     done = executors.in_turn(executor, _work, jobs)

@@ -138,11 +138,12 @@ def twin(model: nn.Module) -> nn.Module:
         copied = copy.deepcopy(model)
     except Exception as problem:
         raise ValueError(f"model cannot be copied: {_culprit(model)}: {problem}") from problem
+    own = dict(copied.named_parameters(remove_duplicate=False))
     for name, weight in model.named_parameters(remove_duplicate=False):
         if nn.parameter.is_lazy(weight):
             continue
         key = (memory(weight), weight.shape, weight.stride())
-        twin = copied.get_parameter(name)
+        twin = own[name]
         if weight.numel() and memory(twin) == memory(weight):
             raise ValueError(
                 f"model: a deep copy shares {name} with it, as its __deepcopy__ has it: pruning would change both"

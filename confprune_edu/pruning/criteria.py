@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterator, Sequence
 from fnmatch import fnmatchcase
 from typing import NamedTuple
 
+import torch
 from torch import Tensor, nn
 
 # Which weights may go: patterns of parameter names, or a function (name, module, parameter) -> bool.
@@ -39,8 +40,8 @@ def prunable(model: nn.Module, weights: Weights | None = None) -> dict[str, nn.P
         `model` is not a Module; `weights` is of another type.
     ValueError
         A weight is not a plain parameter with values: re-parametrised (weight norm, masks of torch.nn.utils.prune),
-        lazy, on the meta device, or quantised. Zeros written into it would be lost. Or a pattern names no parameter of
-        two or more dimensions.
+        lazy, on the meta device, quantised, or in TorchScript. Zeros written into it would be lost. Or a pattern names
+        no parameter of two or more dimensions.
 
     >>> model = nn.Sequential(nn.Embedding(5, 4), nn.Linear(4, 3), nn.LayerNorm(3), nn.Linear(3, 2))
     >>> list(prunable(model)), list(prunable(model, ["[01].weight"]))
@@ -109,7 +110,9 @@ def some(model: nn.Module, weights: Weights | None = None) -> dict[str, nn.Param
     """`prunable`, of which there must be one at least."""
     found = prunable(model, weights)
     if not found:
-        seen = Counter(type(module).__name__ for module in model.modules() if any(True for _ in module._parameters))
+        seen = Counter(
+            type(module).__name__ for module in model.modules() if dict(module.named_parameters(recurse=False))
+        )
         layers = ", ".join(f"{kind} ({times})" for kind, times in seen.most_common(8)) or "none"
         raise ValueError(
             "model has no prunable weight: no linear, convolution, recurrent or attention layer of torch in it; "
@@ -181,7 +184,7 @@ def _packed(model: nn.Module) -> dict[str, int]:
 
 def plain(module: nn.Module, attribute: str, name: str) -> nn.Parameter:
     """The parameter of that name; ValueError if it has no values of its own to be set to zero."""
-    weight = module._parameters.get(attribute)
+    weight = dict(module.named_parameters(recurse=False, remove_duplicate=False)).get(attribute)
     if weight is None:
         raise ValueError(
             f"model: {name} is computed from other tensors (weight norm, spectral norm, torch.nn.utils.prune): "
@@ -191,6 +194,8 @@ def plain(module: nn.Module, attribute: str, name: str) -> nn.Parameter:
         raise ValueError(
             f"model: {name} has no values yet: run one batch through a lazy model, load a meta model first"
         )
+    if isinstance(module, torch.jit.ScriptModule):
+        raise ValueError(f"model: {name} is in TorchScript: take the module that was scripted or traced")
     numbers = weight.is_floating_point() or weight.is_complex()
     if type(weight.data) is not Tensor or not numbers or weight.element_size() < 2:
         raise ValueError(

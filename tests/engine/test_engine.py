@@ -1,5 +1,7 @@
 """The engine against pruned copies: every kind of network that its tricks might get wrong."""
 
+import operator
+
 import numpy as np
 import pytest
 import torch
@@ -182,7 +184,7 @@ def test_tables_are_those_of_pruned_copies(name, batch_size, ratios, unchanged):
 def test_ratios_may_be_asked_for_in_any_order():
     model, data = InPlace(nn.Linear(20, 30), nn.Identity(), nn.Linear(30, 4)).eval(), torch.randn(9, 20)
     family = shared.Family(model, FINE, pruning.global_rank(model, None))
-    call = first_layer.FirstCall(pruning.twin(model))
+    call = first_layer.FirstCall(pruning.twin(model), list(pruning.prunable(model)), operator.call)
     with torch.inference_mode():
         call.of(data)
         family.see(call)
@@ -195,12 +197,12 @@ def test_linear_layers_give_columns_if_the_network_can_work_with_them(name, by_c
     model, data = NETWORKS[name]().eval(), torch.randn(9, 20)
     family, call = (
         shared.Family(model, FINE, pruning.global_rank(model, None)),
-        first_layer.FirstCall(pruning.twin(model)),
+        first_layer.FirstCall(pruning.twin(model), list(pruning.prunable(model)), operator.call),
     )
     with torch.inference_mode():
         call.of(data)
         family.see(call)
-        family.try_columns(data)
+        family.try_columns(operator.call, data)
         assert family.first.gives_columns is by_columns
         torch.testing.assert_close(family.at(40)(data), pruning.prune(model, FINE[40])(data))
 
@@ -220,7 +222,7 @@ def test_the_format_of_a_network_is_the_fast_one_where_it_can_be():
     formats = {}
     for name in ("convolution", "view", "flattened first"):
         network = IMAGES[name]().eval()
-        kernels.choose_format(network, x)
+        kernels.choose_format(network, x, operator.call)
         formats[name] = kernels.memory_format(network)
         assert kernels.in_format_of(network, x).is_contiguous(memory_format=formats[name])
     assert formats == {

@@ -1,0 +1,518 @@
+"""A zoo of networks and batches: each table is that of networks built anew, or the refusal names the culprit."""
+
+import collections
+import dataclasses
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+from torch.nn.utils import parametrizations
+from torch.nn.utils.rnn import pack_sequence
+from torch.utils.data import DataLoader
+
+from confprune_edu import evaluation, pruning, selective
+
+RATIOS = [0.0, 0.4, 0.8, 0.95]
+
+
+def moved(pruned, full, target):
+    """How far the outputs moved, in [0, 1)."""
+    return 1 - (full - pruned).flatten(1).abs().sum(dim=1).neg().exp()
+
+
+def by_hand(build, batches, call, names):
+    """The table from networks that share nothing: built anew, loaded, pruned by one sort, run on new batches."""
+    source = build()
+    sizes = [source.get_parameter(name).numel() for name in names]
+    order = torch.cat([source.get_parameter(name).detach().abs().flatten() for name in names]).argsort(stable=True)
+    networks = []
+    for ratio in RATIOS:
+        network = build()
+        network.load_state_dict(source.state_dict())
+        kept = torch.ones(len(order))
+        kept[order[: round(ratio * len(order))]] = 0
+        for name, part in zip(names, kept.split(sizes), strict=True):
+            network.get_parameter(name).data.mul_(part.view(network.get_parameter(name).shape))
+        networks.append(network.eval())
+    full = build()
+    full.load_state_dict(source.state_dict())
+    with torch.no_grad():
+        wanted = [call(full.eval(), batch) for batch in batches()]
+        columns = [
+            torch.cat([moved(call(n, b), y, None) for b, y in zip(batches(), wanted, strict=True)]) for n in networks
+        ]
+    return torch.stack(columns, dim=1).numpy()
+
+
+def matrices(model):
+    """Names of what is pruned by default: all but vectors and embeddings."""
+    return [name for name, p in model.named_parameters() if p.ndim > 1 and "table" not in name and "aux" not in name]
+
+
+class Net(nn.Module):
+    """Two linear layers; the cases below change how they are called."""
+
+    def __init__(self):
+        super().__init__()
+        torch.manual_seed(0)
+        self.first, self.second = nn.Linear(6, 12), nn.Linear(12, 3)
+
+    def body(self, x):
+        return self.second(self.first(x).relu())
+
+    def forward(self, x):
+        return self.body(x)
+
+
+X = torch.randn(40, 6, generator=torch.Generator().manual_seed(1))
+
+
+def rows(wrap=lambda x: x):
+    """A function that gives new batches: `wrap` of ten rows each."""
+    return lambda: [wrap(X[i : i + 10].clone()) for i in range(0, 40, 10)]
+
+
+def loader(batches):
+    return DataLoader(batches(), batch_size=None)
+
+
+# Batches that a network changes
+
+
+class Popped(Net):
+    def forward(self, batch):
+        return self.body(batch.pop("x") + batch.pop("shift", 0.0))
+
+
+class Remembered(Net):
+    """The idiom of graph networks: what was computed is put into the batch."""
+
+    def forward(self, batch):
+        if not hasattr(batch, "hidden"):
+            batch.hidden = self.first(batch.x).relu()
+        return self.second(batch.hidden)
+
+
+class Consumed(Net):
+    def forward(self, batch):
+        total = 0.0
+        while batch[1]:
+            total = total + self.body(batch[1].pop())
+        return total
+
+
+class Doubled(Net):
+    def forward(self, batch):
+        batch["inner"][0] = batch["inner"][0] * 2
+        return self.body(batch["inner"][0])
+
+
+class Deeper(Net):
+    def forward(self, batch):
+        batch["inner"][0].mul_(2)
+        return self.body(batch["inner"][0])
+
+
+class Texts(Net):
+    def forward(self, texts):
+        return self.body(torch.tensor([[float(ord(c)) for c in text] for text in texts]) / 200)
+
+
+class Graph:
+    def __init__(self, x):
+        self.x = x
+
+
+@dataclasses.dataclass
+class Record:
+    x: torch.Tensor
+    hidden: torch.Tensor | None = None
+
+
+class Filled(Net):
+    def forward(self, batch):
+        if batch.hidden is None:
+            batch.hidden = self.first(batch.x).relu()
+        return self.second(batch.hidden)
+
+
+class Dressed(collections.UserDict):
+    """As tokenizers give them: a dict in all but name."""
+
+
+Pair = collections.namedtuple("Pair", ["x", "shift"])
+
+
+class Packed(nn.Module):
+    def __init__(self):
+        super().__init__()
+        torch.manual_seed(0)
+        self.rnn = nn.GRU(6, 5, batch_first=True)
+
+    def forward(self, sequence):
+        return self.rnn(sequence)[1][0]
+
+
+class Sparse(Net):
+    def forward(self, x):
+        return self.second(torch.sparse.mm(x, self.first.weight.T).relu())
+
+
+def words(x):
+    return ["".join(chr(int(97 + 8 * abs(v)) % 120 + 5) for v in row) for row in x.tolist()]
+
+
+BATCHES = {
+    "popped": (Popped, rows(lambda x: {"x": x, "shift": 0.5})),
+    "popped from a UserDict": (Popped, rows(lambda x: Dressed(x=x, shift=torch.ones(len(x), 1)))),
+    "given an attribute": (Remembered, rows(Graph)),
+    "given a field": (Filled, rows(Record)),
+    "list used up": (Consumed, rows(lambda x: {0: "name", 1: [x, x / 2]})),
+    "list entry replaced": (Doubled, rows(lambda x: {"inner": [x]})),
+    "tensor inside written": (Deeper, rows(lambda x: {"inner": [x]})),
+    "texts": (Texts, rows(words)),
+    "packed sequences": (Packed, rows(lambda x: pack_sequence([x[k:] for k in range(len(x))]))),
+    "sparse": (Sparse, rows(lambda x: x.to_sparse())),
+    "sparse rows": (Sparse, rows(lambda x: x.to_sparse_csr())),
+}
+
+
+@pytest.mark.filterwarnings("ignore:Sparse CSR tensor support")
+@pytest.mark.parametrize("way", ["table", "columns", "finished"])
+@pytest.mark.parametrize("case", BATCHES)
+def test_every_ratio_sees_the_same_batch(case, way, unchanged):
+    build, batches = BATCHES[case]
+    model = build()
+    with unchanged(model):
+        if way == "columns":
+            got = np.column_stack(list(evaluation.loss_columns(model, loader(batches), RATIOS, moved)))
+        else:
+            finish = (lambda network: None) if way == "finished" else None
+            got = evaluation.loss_table(model, loader(batches), RATIOS, moved, finish=finish)
+    want = by_hand(build, batches, lambda network, batch: network(batch), matrices(model))
+    np.testing.assert_allclose(got, want, atol=1e-5)
+    assert want[:, -1].mean() > 0.05
+
+
+def test_the_callers_batches_are_left_alone():
+    batches = [{"x": X[:10], "shift": 0.5}, {"x": X[10:20], "shift": 0.5}]
+    evaluation.loss_table(Popped(), DataLoader(batches, batch_size=None), RATIOS, moved)
+    assert [sorted(batch) for batch in batches] == [["shift", "x"]] * 2
+
+
+def test_selective_classification_sees_the_same_batch():
+    data = loader(rows(lambda x: {"x": x, "shift": 0.5}))
+    plain = selective.calibrate(Net(), X + 0.5, changed, alpha=0.9, delta=0.5, ratios=RATIOS, thresholds=[0.5, 0])
+    got = selective.calibrate(Popped(), data, changed, alpha=0.9, delta=0.5, ratios=RATIOS, thresholds=[0.5, 0])
+    np.testing.assert_array_equal(got.p_values, plain.p_values)
+
+
+def changed(pruned, full, target):
+    return pruned.argmax(1) != full.argmax(1)
+
+
+class Held:
+    """A batch that cannot be copied."""
+
+    def __init__(self, x):
+        self.x, self.stream = x, (v for v in [1])
+
+
+def test_a_batch_that_cannot_be_copied_is_refused_by_name():
+    with pytest.raises(TypeError, match=r"data: a Held cannot be copied.*generator"):
+        evaluation.loss_table(Remembered(), loader(rows(Held)), RATIOS, moved)
+
+
+@pytest.mark.parametrize("wrap", [Dressed, Graph], ids=["UserDict", "object"])
+def test_other_examples_in_any_wrapping_are_noticed(wrap):
+    class Restless(torch.utils.data.IterableDataset):
+        turn = 0
+
+        def __iter__(self):
+            Restless.turn += 1
+            x = X.roll(Restless.turn, 0)
+            return iter([wrap({"x": x}) if wrap is Dressed else wrap(x)])
+
+    model = Popped() if wrap is Dressed else Remembered()
+    with pytest.raises(ValueError, match="second pass"):
+        list(evaluation.loss_columns(model, DataLoader(Restless(), batch_size=None), RATIOS, moved))
+
+
+def test_other_texts_are_noticed():
+    class Restless(torch.utils.data.IterableDataset):
+        turn = 0
+
+        def __iter__(self):
+            Restless.turn += 1
+            return iter([words(X.roll(Restless.turn, 0))])
+
+    with pytest.raises(ValueError, match="second pass"):
+        list(evaluation.loss_columns(Texts(), DataLoader(Restless(), batch_size=None), RATIOS, moved))
+
+
+# What is input and what is target
+
+
+class Two(Net):
+    def forward(self, x, shift):
+        return self.body(x + shift)
+
+
+class Answers(Net):
+    def forward(self, x=None, shift=0.0, labels=None):
+        return {"scores": self.body(x + shift), "loss": None}
+
+
+LABELS = torch.arange(40) % 3
+SHIFT = torch.linspace(0, 1, 40)[:, None]
+
+
+def both(model, batch):
+    return model(*batch[:2])
+
+
+def wrong(pruned, full, target):
+    return pruned.argmax(1) != target
+
+
+HOOKS = {
+    "two inputs": (Two, (X, SHIFT), dict(call=both, target=lambda batch: None), moved),
+    "two inputs and labels": (Two, (X, SHIFT, LABELS), dict(call=both, target=lambda batch: batch[2]), wrong),
+    "labels inside": (
+        Answers,
+        DataLoader([dict(x=x, shift=s, labels=y) for x, s, y in zip(X, SHIFT, LABELS, strict=True)], batch_size=7),
+        dict(call=lambda model, batch: model(**batch)["scores"], target=lambda batch: batch["labels"]),
+        wrong,
+    ),
+    "an output that is picked": (Answers, (X + SHIFT, LABELS), dict(call=lambda m, x: m(x)["scores"]), wrong),
+}
+
+
+@pytest.mark.parametrize("way", ["table", "columns"])
+@pytest.mark.parametrize("case", HOOKS)
+def test_how_a_model_is_called_and_where_its_targets_are(case, way):
+    build, data, hooks, loss = HOOKS[case]
+    want = evaluation.loss_table(Net(), (X + SHIFT, LABELS), RATIOS, loss)
+    if way == "table":
+        got = evaluation.loss_table(build(), data, RATIOS, loss, **hooks)
+    else:
+        got = np.column_stack(list(evaluation.loss_columns(build(), data, RATIOS, loss, **hooks)))
+    np.testing.assert_allclose(got, want, atol=1e-5)
+    assert want[:, -1].mean() > 0.05
+
+
+def test_a_data_set_of_rows_by_name_is_read_as_one():
+    class Rows:
+        """What Hugging Face's data sets offer: rows by number, also several at once."""
+
+        def __len__(self):
+            return 40
+
+        def __getitem__(self, k):
+            return {"x": X[k], "labels": LABELS[k]}
+
+        def __getitems__(self, numbers):
+            return [self[k] for k in numbers]
+
+    hooks = dict(call=lambda model, batch: model(batch["x"]), target=lambda batch: batch["labels"])
+    want = evaluation.loss_table(Net(), (X, LABELS), RATIOS, wrong)
+    np.testing.assert_array_equal(evaluation.loss_table(Net(), Rows(), RATIOS, wrong, **hooks), want)
+
+
+@pytest.mark.parametrize("second", [torch.ones(40, 6), torch.ones(40, 6, dtype=torch.bool), torch.ones(40, 2)])
+def test_a_second_input_that_is_taken_for_targets_is_warned_of(second):
+    with pytest.warns(UserWarning, match=r"call=.*target="):
+        evaluation.loss_table(Net(), (X, second), RATIOS, moved)
+
+
+def test_targets_that_are_used_or_are_labels_are_not_warned_of():
+    def distance(pruned, full, target):
+        return (pruned.mean(1) - target[:, 0]).abs().clamp_max(1)
+
+    evaluation.loss_table(Net(), (X, torch.ones(40, 6)), RATIOS, distance)
+    evaluation.loss_table(Net(), (X, LABELS), RATIOS, moved)
+
+
+@pytest.mark.parametrize("hooks", [{"call": "model"}, {"target": "labels"}])
+def test_hooks_are_functions(hooks):
+    with pytest.raises(TypeError, match=next(iter(hooks))):
+        evaluation.loss_table(Net(), X, RATIOS, moved, **hooks)
+
+
+# Layers of every kind
+
+
+class Foreign(nn.Module):
+    """A linear layer that torch does not know, as in GPT-2."""
+
+    def __init__(self, inputs, outputs):
+        super().__init__()
+        self.weight, self.bias = nn.Parameter(torch.randn(inputs, outputs)), nn.Parameter(torch.zeros(outputs))
+
+    def forward(self, x):
+        return x @ self.weight + self.bias
+
+
+class Experts(nn.Module):
+    """A mixture whose experts are one tensor of three dimensions; each row goes to one of them."""
+
+    def __init__(self):
+        super().__init__()
+        torch.manual_seed(0)
+        self.experts, self.head = nn.Parameter(torch.randn(4, 6, 5)), nn.Linear(5, 3)
+
+    def forward(self, x):
+        chosen = (x.sum(1).abs() * 7).long() % 4
+        return self.head(torch.einsum("bi,bio->bo", x, self.experts[chosen]))
+
+
+class Heads(Net):
+    """A head that eval mode leaves out."""
+
+    def __init__(self):
+        super().__init__()
+        self.aux = nn.Linear(6, 1)
+
+    def forward(self, x):
+        return (self.body(x), self.aux(x)) if self.training else self.body(x)
+
+
+class Half(Net):
+    def forward(self, x):
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            return self.body(x).float()
+
+
+class Lazily(nn.Linear):
+    """Keeps a converted copy of its weight from the first call on."""
+
+    kept = None
+
+    def forward(self, x):
+        if self.kept is None:
+            self.kept = self.weight.detach().to(torch.float64)
+        return nn.functional.linear(x.double(), self.kept).float() + self.bias
+
+
+class Kept(Net):
+    def __init__(self):
+        super().__init__()
+        self.second = Lazily(12, 3)
+
+
+REGISTER = {}
+
+
+class ByWeight(nn.Linear):
+    """Keeps what it has converted in a register outside of the model."""
+
+    def forward(self, x):
+        if self.weight not in REGISTER:
+            REGISTER[self.weight] = self.weight.detach().double()
+        return nn.functional.linear(x.double(), REGISTER[self.weight]).float() + self.bias
+
+
+class Registered(Net):
+    def __init__(self):
+        super().__init__()
+        self.second = ByWeight(12, 3)
+
+
+def seeded(build):
+    def anew():
+        torch.manual_seed(0)
+        return build()
+
+    return anew
+
+
+LAYERS = {
+    "foreign": (seeded(lambda: nn.Sequential(Foreign(6, 8), nn.ReLU(), Foreign(8, 3))), X, ["*.weight"]),
+    "foreign and own": (seeded(lambda: nn.Sequential(Foreign(6, 8), nn.Tanh(), nn.Linear(8, 3))), X, ["0.weight"]),
+    "experts": (Experts, X, ["experts", "head.weight"]),
+    "unread head": (Heads, X, ["first.weight", "second.weight"]),
+    "unread head, pruned": (Heads, X, None),
+    "autocast inside": (Half, X, None),
+    "kept inside": (Kept, X, None),
+    "kept outside": (Registered, X, None),
+    "convolutions": (
+        seeded(lambda: nn.Sequential(nn.Conv2d(1, 4, 2), nn.ReLU(), nn.Conv2d(4, 3, 2), nn.Flatten())),
+        X[:36].reshape(36, 1, 2, 3).repeat(1, 1, 2, 1),
+        None,
+    ),
+    "attention": (
+        seeded(lambda: nn.TransformerEncoderLayer(6, 2, 8, batch_first=True)),
+        X.view(20, 2, 6),
+        None,
+    ),
+    "recurrent": (seeded(Packed), X.view(8, 5, 6), None),
+    "weight norm left out": (
+        seeded(lambda: nn.Sequential(parametrizations.weight_norm(nn.Linear(6, 8)), nn.ReLU(), nn.Linear(8, 3))),
+        X,
+        ["2.weight"],
+    ),
+    "scripted part left out": (
+        seeded(lambda: nn.Sequential(torch.jit.script(nn.Linear(6, 8)), nn.ReLU(), nn.Linear(8, 3))),
+        X,
+        None,
+    ),
+}
+
+
+@pytest.mark.filterwarnings("ignore:.*torch.jit", "ignore:the model does not read", "ignore:The .grad attribute")
+@pytest.mark.parametrize("case", LAYERS)
+def test_layers_of_every_kind(case, unchanged):
+    build, data, weights = LAYERS[case]
+    model = build()
+    with unchanged(model):
+        got = evaluation.loss_table(model, data, RATIOS, moved, weights=weights, batch_size=9)
+    batches = lambda: data.split(9)  # noqa: E731
+    names = list(pruning.prunable(model, weights))
+    want = by_hand(build, batches, lambda network, batch: network(batch), names)
+    np.testing.assert_allclose(got, want, atol=2e-3 if case == "autocast inside" else 1e-5)
+    assert want[:, -1].mean() > 0.05
+    columns = evaluation.loss_columns(model, data, RATIOS, moved, weights=weights, batch_size=9)
+    np.testing.assert_allclose(np.column_stack(list(columns)), got, atol=2e-3 if case == "autocast inside" else 1e-5)
+
+
+@pytest.mark.filterwarnings("ignore:.*torch.jit")
+def test_weights_in_torchscript_are_refused_by_name():
+    part = nn.Sequential(torch.jit.script(nn.Linear(6, 8)), nn.Linear(8, 3))
+    with pytest.raises(ValueError, match=r"0\.weight is in TorchScript"):
+        evaluation.loss_table(part, X, RATIOS, moved, weights=["*.weight"])
+    with pytest.raises(ValueError, match=r"RecursiveScriptModule"):
+        evaluation.loss_table(torch.jit.script(nn.Linear(6, 3)), X, RATIOS, moved)
+
+
+@pytest.mark.parametrize("conv", [False, True])
+def test_deterministic_algorithms(conv):
+    model = nn.Sequential(nn.Conv2d(1, 4, 2), nn.Flatten()) if conv else Net()
+    data = X.view(40, 1, 2, 3) if conv else X
+    want = evaluation.loss_table(model, data, RATIOS, moved)
+    torch.use_deterministic_algorithms(True)
+    try:
+        np.testing.assert_array_equal(evaluation.loss_table(model, data, RATIOS, moved), want)
+    finally:
+        torch.use_deterministic_algorithms(False)
+
+
+def test_losses_of_bfloat16_and_none():
+    got = evaluation.loss_table(Net(), X, RATIOS, lambda p, f, y: moved(p, f, y).bfloat16())
+    np.testing.assert_allclose(got, evaluation.loss_table(Net(), X, RATIOS, moved), atol=1e-2)
+    with pytest.raises(TypeError, match=r"loss.*None.*return"):
+        evaluation.loss_table(Net(), X, RATIOS, lambda p, f, y: None)
+
+
+def test_sparse_data_in_memory_are_refused():
+    with pytest.raises(TypeError, match="inputs must be a dense tensor"):
+        evaluation.loss_table(Net(), X.to_sparse(), RATIOS, moved)
+
+
+def test_autocast_around_it():
+    """Its cache keeps converted weights in torch before 2.11."""
+    model = Net()
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        got = evaluation.loss_table(model, X, RATIOS, lambda p, f, y: moved(p.float(), f.float(), y))
+    np.testing.assert_allclose(got, evaluation.loss_table(model, X, RATIOS, moved), atol=0.05)
+    assert np.ptp(got.mean(axis=0)) > 0.2
