@@ -13,7 +13,7 @@ from scipy import ndimage
 from scipy.stats import binomtest
 
 from confprune_edu import data, losses, models
-from confprune_edu.data import bowel, centres, phantom_polyps
+from confprune_edu.data import bowel, centres, phantom_polyps, video
 from confprune_edu.data.video import Video, lighting, look, rays_through
 
 # Measured on the real frames of C1..C6, by other means than those of the module: red / green and red / blue of the mean
@@ -38,10 +38,18 @@ def frames():
 @pytest.fixture(scope="module")
 def crowd():
     """25 frames of each centre, each of its own video and with a polyp, the visible fields, and the luminance."""
+    fields = {c: [] for c in centres.CENTRES}
+
+    class Noted(Video):
+        def __init__(self, rng, centre):
+            super().__init__(rng, centre)
+            fields[centre].append(self.field(128)[2])
+
     with pytest.MonkeyPatch.context() as patch:
         altered(patch, empty=0.0, frames=1, spread=(0.03, 0.03))  # less spread: 25 videos show what is typical
+        patch.setattr(video, "Video", Noted)
         drawn = phantom_polyps(150, seed=1)
-        seen = [Video(np.random.default_rng([1, c, i // 6]), c).field(128)[2] for i, c in enumerate(drawn.centre)]
+    seen = [fields[c][i // 6] for i, c in enumerate(drawn.centre)]
     luminance = (drawn.images * torch.tensor([0.299, 0.587, 0.114]).view(3, 1, 1)).sum(1).numpy()
     return drawn, np.stack(seen), luminance
 

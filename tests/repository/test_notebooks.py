@@ -133,7 +133,7 @@ def test_a_lesson_under_other_parameters_and_solved(name, parameters, headline, 
     notebook = nbformat.read(FOLDER / f"{name}.ipynb", as_version=4)
     for cell in notebook.cells:
         if task := exercise(cell):
-            cell.source = f"exercises.{task}(exercises.EXERCISES[{task!r}][1])"
+            cell.source = f"exercises.{task}(exercises.EXERCISES[{task!r}].solution)"
     nbformat.write(notebook, tmp_path / f"{name}.ipynb")
     outcome, executed = run(name, parameters, tmp_path, tmp_path)
     assert headline in outcome.headline
