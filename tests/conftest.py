@@ -5,6 +5,7 @@ import os
 import pickle
 import random
 import shutil
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -20,6 +21,13 @@ def pytest_terminal_summary(terminalreporter):
     if times := sorted(time for times in kept for time in times):
         median, worst = times[len(times) // 2], times[-1]
         terminalreporter.write_line(f"key to new figure: median {median:.0f} ms, worst {worst:.0f} ms of {len(times)}")
+
+
+@pytest.fixture(autouse=True)
+def torch_seed():
+    """The same draws from torch whatever ran before, as pytest-randomly sees to it for random and numpy."""
+    if "torch" in sys.modules:
+        sys.modules["torch"].manual_seed(0)
 
 
 @pytest.fixture(scope="session")

@@ -248,6 +248,7 @@ def signed(rng):
     return rng.choice([-1.0, 0.0, 1.0], p=[0.4, 0.15, 0.45], size=(100, 1))
 
 
+@pytest.mark.long
 def test_signed_losses_keep_the_promise():
     def certify(table):
         return calibrate_losses(table, [0.5], alpha=0.05, delta=0.1, loss_range=(-1, 1)).rejected.any()

@@ -368,6 +368,7 @@ def false_rejections(procedure, p, true, delta=0.1):
     return (procedure(p, delta) & true).any(axis=1).sum()
 
 
+@pytest.mark.long
 @by_name
 @pytest.mark.parametrize("true", [TRUE, ~TRUE, np.ones(8, bool)], ids=["mixed", "mirrored", "all true"])
 @pytest.mark.parametrize("correlation", [0, 0.5, 0.9999])
@@ -376,6 +377,7 @@ def test_the_budget_is_kept(name, true, correlation):
     assert not exceeds(hits, TRIALS, 0.1)
 
 
+@pytest.mark.long
 @by_name
 def test_the_budget_is_kept_under_the_worst_dependence(name):
     hits = false_rejections(procedures(4)[name], disjoint_p(4), np.ones(4, bool))

@@ -166,6 +166,7 @@ def at_the_edge():
 EDGES = dict(ratios=np.arange(10) / 10, n_calibration=200, alpha=0.1, delta=0.1, trials=2000)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("procedure", ["fixed_sequence", "holm", "bonferroni"])
 @pytest.mark.parametrize("p_value", ["tight", "binomial", "hoeffding_bentkus"])
 def test_splits_of_a_population_at_the_edge_keep_the_promise(procedure, p_value):
@@ -270,6 +271,7 @@ def test_laws_have_the_stated_dependence_and_values():
 EDGE = [0.06, 0.101, 0.1001, 0.3]  # the second and third are barely false at alpha = 0.1
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("procedure", ["fixed_sequence", "holm", "bonferroni"])
 @pytest.mark.parametrize("p_value", VALID)
 @pytest.mark.parametrize("name", LAWS)

@@ -173,7 +173,7 @@ IMAGES = {
 @pytest.mark.parametrize("batch_size", [1, 16, 64])
 @pytest.mark.parametrize("name", NETWORKS)
 def test_tables_are_those_of_pruned_copies(name, batch_size, ratios, unchanged):
-    model, data = NETWORKS[name](), torch.randn(50, 20)
+    model, data = NETWORKS[name](), torch.randn(20, 20)
     want = by_copies(model, data, ratios)
     with unchanged(model):
         got = evaluation.loss_table(model, data, ratios, moved, batch_size=batch_size)
@@ -416,8 +416,8 @@ def test_without_the_fast_kernel_the_table_is_the_same(monkeypatch, mlp, digits)
 def test_errors_do_not_add_up():
     model = nn.Sequential(nn.Linear(784, 300), nn.ReLU(), nn.Linear(300, 10))
     data, finer = torch.rand(50, 784), np.arange(0, 300) / 300
-    got = evaluation.loss_table(model, data, finer, moved)
-    want = by_copies(model.double(), data.double(), finer)
+    got = evaluation.loss_table(model, data, finer, moved)[:, 14::15]
+    want = by_copies(model.double(), data.double(), finer[14::15])
     assert abs(got - want).max() < 1e-6
 
 

@@ -268,6 +268,7 @@ def test_losses_in_minus_one_to_one_break_a_formula_made_for_zero_to_one():
     assert law[tight(up, 100, 0.55) <= 0.1].sum() <= 0.1
 
 
+@pytest.mark.long
 def test_betting_keeps_its_promise_on_the_losses_of_the_lesson():
     rng = np.random.default_rng(1)
     losses = 0.1 + 0.5 * ((rng.random((100, 4000)) < 0.1) - 0.1)

@@ -353,6 +353,7 @@ def test_every_fixed_order_holds_delta(counts, order):
         (exercises.EXERCISES["two_way"].solution, False),
     ],
 )
+@pytest.mark.long
 def test_peeking_at_the_ends_breaks_the_promise(rule, broken):
     p = np.random.default_rng(2).random((2000, 6)) * [1, 0, 0, 0, 0, 1]  # both ends unsafe, the middle surely safe
     false = sum(rule(row, 0.1)[[0, -1]].any() for row in p)

@@ -287,6 +287,7 @@ def home_videos(loss, family="magnitude"):
     return group_means(recorded.losses[home], recorded.group[home]), recorded.ratios
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("loss", data.POLYP_LOSSES)
 @pytest.mark.parametrize("alpha", [0.1, 0.3])
 def test_repeated_splits_by_video_keep_the_promise(loss, alpha):
@@ -296,6 +297,7 @@ def test_repeated_splits_by_video_keep_the_promise(loss, alpha):
     assert ErrorRate(round(1000 * splits.any_broken), 1000, 0.1).evidence > 1e-4
 
 
+@pytest.mark.long
 def test_splits_by_video_see_a_rule_that_breaks_the_promise():
     videos, ratios = home_videos("one_minus_dice_to_full")
     splits = repeated_splits(videos, ratios, n_calibration=40, alpha=0.1, delta=0.1, procedure=lambda p, d: p < 1)

@@ -242,6 +242,7 @@ PROCEDURES = {
 }
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("name", PROCEDURES)
 @pytest.mark.parametrize("rate", [0.05, 0.5])  # 20 of 400 answered: selection is rare
 def test_the_family_wise_error_is_held(name, rate):
@@ -249,6 +250,7 @@ def test_the_family_wise_error_is_held(name, rate):
     assert never_exceeds(count, 2000, 0.1)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("method", ["tight", "hoeffding_bentkus"])
 def test_the_family_wise_error_is_held_by_the_bounded_form(method):
     count = false_grids(selective.rows, rate=0.5, risks=BORDER[:2], n=200, delta=0.2, alpha=0.1, method=method)
@@ -265,12 +267,14 @@ def independent_grids(procedure, trials=2000, m=12, n=200, alpha=0.1):
     return count
 
 
+@pytest.mark.long
 def test_testing_every_pair_at_delta_breaks_the_promise():
     assert never_exceeds(independent_grids(selective.rows), 2000, 0.1)
     assert never_exceeds(independent_grids(selective.grid_graph), 2000, 0.1)
     assert not never_exceeds(independent_grids(lambda p, delta: p <= delta), 2000, 0.1)
 
 
+@pytest.mark.long
 def test_a_path_must_be_learned_from_other_examples():
     def peeking(p, delta):
         return selective.path(p, delta, selective.learned_path(p, np.ones(p.shape)))
@@ -286,6 +290,7 @@ def test_a_path_must_be_learned_from_other_examples():
     assert never_exceeds(count, 2000, 0.1)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("procedure", ["rows", "graph", "path", "split"])
 def test_a_certified_floor_is_held(procedure):
     rng, count = np.random.default_rng(3), 0
@@ -627,6 +632,7 @@ def test_splits_know_the_risk_of_the_population():
     assert splits.broken == np.mean(splits.risk > 0.15) and splits.abstained == np.isnan(splits.ratio).mean()
 
 
+@pytest.mark.long
 def test_splits_see_a_procedure_that_does_not_correct(digit_tables):
     some = {name: table[:, 60:] for name, table in digit_tables.items()}
     shares = {}
