@@ -8,8 +8,6 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn.functional import binary_cross_entropy_with_logits, cross_entropy
-from torchvision.transforms import v2
-from torchvision.tv_tensors import Image, Mask
 
 from confprune_edu import losses
 from confprune_edu.data import PolypFrames
@@ -74,7 +72,7 @@ def train_polyp_unet(
         augment = _augmentation()
         for epoch in range(epochs):
             for batch in torch.randperm(len(frames.images)).split(16):
-                pairs = [augment(Image(frames.images[i]), Mask(frames.masks[i])) for i in batch]
+                pairs = [augment(frames.images[i], frames.masks[i]) for i in batch]
                 images, masks = (torch.stack(part) for part in zip(*pairs, strict=True))
                 optimizer.zero_grad()
                 with torch.autocast("cpu", dtype=torch.bfloat16):
@@ -88,9 +86,12 @@ def train_polyp_unet(
     return model.to(memory_format=torch.contiguous_format).eval()
 
 
-def _augmentation() -> v2.Compose:
-    """Any orientation, a little turn, zoom and shift, other light: what another video may look like."""
-    return v2.Compose(
+def _augmentation() -> Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]:
+    """Changes (image, mask): any orientation, a little turn, zoom and shift, other light, as another video may have."""
+    from torchvision.transforms import v2  # loads torch's compiler: 170 MB that no lesson needs
+    from torchvision.tv_tensors import Image, Mask
+
+    change = v2.Compose(
         [
             v2.RandomHorizontalFlip(),
             v2.RandomVerticalFlip(),
@@ -100,6 +101,7 @@ def _augmentation() -> v2.Compose:
             v2.ColorJitter(brightness=0.25, contrast=0.25, saturation=0.25, hue=0.03),
         ]
     )
+    return lambda image, mask: change(Image(image), Mask(mask))
 
 
 def _mask_loss(logits: Tensor, masks: Tensor) -> Tensor:

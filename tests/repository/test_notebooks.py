@@ -117,7 +117,7 @@ def test_a_lesson_as_handed_out(name, tmp_path):
     before = os.times()
     outcome, executed = run(name, {}, tmp_path)
     after = os.times()
-    assert outcome.peak_mb is None or outcome.peak_mb < 1200
+    assert outcome.peak_mb is None or outcome.peak_mb < 1000
     assert after.children_user + after.children_system - before.children_user - before.children_system < 60
     assert outcome.headline
     for cell, new in zip(code_cells(committed), code_cells(executed), strict=True):

@@ -23,6 +23,13 @@ def test_importing_the_statistics_loads_nothing_heavy(module):
     assert heavy.isdisjoint(loaded)
 
 
+def test_a_lesson_loads_neither_torchvision_nor_the_compiler_of_torch():
+    """They would take 170 MB more, of the 2 GB that Binder gives all kernels together."""
+    rooms = "calibration, data, evaluation, exercises, losses, models, plots, pruning, selective, validation, widgets"
+    loaded = run(f"import sys; from confprune_edu import {rooms}; print(*sys.modules)").split()
+    assert "torch" in loaded and {"torchvision", "torch._dynamo"}.isdisjoint(loaded)
+
+
 def test_the_statistics_run_where_torch_is_missing():
     code = """
 import sys
