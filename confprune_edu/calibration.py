@@ -22,6 +22,8 @@ if TYPE_CHECKING:  # torch is imported where a network is at hand: `calibrate_lo
     from torch import Tensor, nn
 
     from confprune_edu import pruning
+    from confprune_edu.engine.batches import Target
+    from confprune_edu.engine.proof import Call
     from confprune_edu.losses import Loss
 
 from confprune_edu.certificates import Calibration as Calibration, largest, provenance_of
@@ -43,6 +45,9 @@ def calibrate(
     procedure: fwer.Procedure = "fixed_sequence",
     scores: Mapping[str, Tensor] | None = None,
     finish: pruning.Finish | None = None,
+    weights: pruning.Weights | None = None,
+    call: Call | None = None,
+    target: Target | None = None,
     batch_size: int | None = None,
     device: torch.device | str | None = None,
     progress: bool = True,
@@ -54,7 +59,7 @@ def calibrate(
 
     Parameters
     ----------
-    model, data, loss, ratios, scores, finish, batch_size, device, progress
+    model, data, loss, ratios, scores, finish, weights, call, target, batch_size, device, progress
         As in `evaluation.loss_table`. The examples must be independent draws from the law of use, and fresh: not used
         to train the model or to choose the grid, the loss, alpha, delta, the p-value, the procedure or the pruning
         criterion. Their order, a seed and a split are choices, too: the best of several is chosen by the losses.
@@ -95,17 +100,22 @@ def calibrate(
 
     grid = _checks.ratios(ratios)
     recipe = Recipe(alpha, delta, p_value, procedure, losses.loss_range(loss))
-    family: dict[str, Any] = {"scores": scores, "finish": finish}
-    options = family | {"batch_size": batch_size, "device": device, "progress": progress}
-    seen = Fingerprinted(data)
+    family: dict[str, Any] = {"scores": scores, "finish": finish, "weights": weights}
+    options = family | {
+        "call": call,
+        "target": target,
+        "batch_size": batch_size,
+        "device": device,
+        "progress": progress,
+    }
+    seen, origin = Fingerprinted(data), provenance_of(model, **family) | {"loss": name_of(loss)}
     if recipe.procedure_name == "fixed_sequence":
         columns = evaluation.loss_columns(model, seen, grid, loss, **options)
         table, p_values = _until_first_failure(columns, recipe)
     else:
         table = evaluation.loss_table(model, seen, grid, loss, **options)
         p_values = recipe.p_values(table)
-    origin = provenance_of(model, **family) | {"loss": name_of(loss), "data_sha256": seen.sha256}
-    return _certify(table, p_values, grid, recipe, **origin)
+    return _certify(table, p_values, grid, recipe, **origin, data_sha256=seen.sha256)
 
 
 def calibrate_losses(

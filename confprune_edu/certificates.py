@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import html
 import textwrap
+import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -20,6 +21,8 @@ if TYPE_CHECKING:  # torch is imported where a network is at hand: `calibrate_lo
     from torch import Tensor, nn
 
     from confprune_edu import pruning
+
+LEFT_OUT = 0.1  # share of a model's matrix weights above which a warning says that they are not prunable
 
 
 @dataclass(frozen=True, eq=False, repr=False, kw_only=True)
@@ -42,6 +45,11 @@ class Certificate(Record):
     scores_sha256: str | None = None
     data_sha256: str | None = field(default=None, metadata=LATER)
     seed: int | None = field(default=None, metadata=LATER)
+    weights: list[str] | None = field(default=None, metadata=LATER)
+    prunable: int | None = field(default=None, metadata=LATER)
+    matrix: int | None = field(default=None, metadata=LATER)
+    zeros: int | None = field(default=None, metadata=LATER)
+    tensors: dict[str, str] | None = field(default=None, metadata=LATER)
     scores: Mapping[str, Tensor] | None = field(default=None)
     finish: pruning.Finish | None = field(default=None)
 
@@ -51,18 +59,30 @@ class Certificate(Record):
         return "" if known else f", provided that {name} keeps its own chance of any false rejection at that"
 
     def _pruned(
-        self, model: nn.Module, ratio: float, scores: Mapping[str, Tensor] | None, finish: pruning.Finish | None
+        self,
+        model: nn.Module,
+        ratio: float,
+        scores: Mapping[str, Tensor] | None,
+        finish: pruning.Finish | None,
+        weights: pruning.Weights | None,
     ) -> nn.Module:
         """The member of the calibrated family at `ratio`; ValueError if this is another network or another family."""
         from confprune_edu import pruning
 
         if self.model_sha256 not in (None, pruning.fingerprint(model)):
-            raise ValueError("model is not the one that was calibrated: its weights, buffers or dtype differ")
+            how = "its weights, buffers or dtype differ"
+            if self.tensors is not None:
+                how = pruning.difference(self.tensors, model)
+            raise ValueError(f"model is not the one that was calibrated: {how}")
         scores = self.scores if scores is None else scores
         finish = self.finish if finish is None else finish
+        weights = self.weights if weights is None else list(pruning.prunable(model, weights))
         if self.criterion != "unknown":
             self._same_family(None if scores is None else pruning.digest(scores), finish)
-        return next(pruning.family(model, [ratio], scores, finish)).eval()
+            if list(pruning.prunable(model, weights)) != list(pruning.prunable(model, self.weights)):
+                own = ", ".join(self.weights or ["the usual ones"])
+                raise ValueError(f"weights must be those of this certificate: {own}")
+        return next(pruning.family(model, [ratio], scores, finish, weights=weights)).eval()
 
     def _same_family(self, scores_sha256: str | None, finish: pruning.Finish | None) -> None:
         if scores_sha256 != self.scores_sha256:
@@ -72,7 +92,7 @@ class Certificate(Record):
             raise ValueError(f"finish must be {'the one that' if self.finished else 'None: none'} was calibrated")
 
     def _sentences(self) -> tuple[str, str, str]:
-        return self._headline(), self._claim(), self._facts()
+        return self._headline(), self._claim(), self._facts() + self._extent()
 
     def _claim(self) -> str:
         if not self.rejected.any():
@@ -81,6 +101,16 @@ class Certificate(Record):
         return (
             f"{self._certified()} Over draws of the calibration examples, {chance}the recipe makes a false claim with "
             f"probability at most {self.delta:g}{self._proviso()}."
+        )
+
+    def _extent(self) -> str:
+        """How much of the model the ratio is about."""
+        if self.prunable is None or self.matrix is None:
+            return ""
+        chosen = "" if self.weights is None else " by weights="
+        return (
+            f"; prunable{chosen}: {self.prunable:,} of the model's {self.matrix:,} matrix weights, "
+            f"{f'{self.zeros:,}' if self.zeros else 'none'} zero before"
         )
 
     def _headline(self) -> str:
@@ -139,6 +169,13 @@ class Calibration(Certificate):
         share it rest on the same examples, and do not hold together at 1 - delta. None if the data can not be read so.
     seed : int or None
         Seed of a random split of the examples, where one was made.
+    prunable, matrix, zeros : int or None
+        Entries of the prunable weights, of all of the model's matrix weights (see `pruning.extent`), and those of the
+        prunable ones that were zero before: the ratio counts them.
+    weights : list of str or None
+        Names of the prunable weights, if the caller chose them.
+    tensors : dict from name to str, or None
+        Short checksums of the network's parameters and buffers: what differs in another model is told by name.
     """
 
     ratio: float | None
@@ -154,20 +191,22 @@ class Calibration(Certificate):
         model: nn.Module,
         scores: Mapping[str, Tensor] | None = None,
         finish: pruning.Finish | None = None,
+        *,
+        weights: pruning.Weights | None = None,
     ) -> nn.Module:
         """The certified network: a copy of `model` pruned to `ratio`, finished as it was evaluated, in eval mode.
 
-        `scores` and `finish` are remembered by `calibrate`; give them again for a certificate read from JSON or made by
-        `calibrate_losses` from a table that used them.
+        `scores`, `finish` and `weights` are remembered by `calibrate`; give them again for a certificate made by
+        `calibrate_losses` from a table that used them, and scores and finish for one read from JSON.
 
         Raises
         ------
         ValueError
-            Nothing was certified; `model`, scores or `finish` are not those that were calibrated.
+            Nothing was certified; `model`, scores, `finish` or `weights` are not those that were calibrated.
         """
         if self.ratio is None:
             raise ValueError("nothing was certified: there is no certified network")
-        return self._pruned(model, self.ratio, scores, finish)
+        return self._pruned(model, self.ratio, scores, finish, weights)
 
     def plot(self, **options: Any) -> Any:
         """Risk and p-values against the ratio, see `plots.certificate`."""
@@ -224,18 +263,37 @@ class Calibration(Certificate):
 
 
 def provenance_of(
-    model: nn.Module, scores: Mapping[str, Tensor] | None, finish: pruning.Finish | None
+    model: nn.Module,
+    scores: Mapping[str, Tensor] | None,
+    finish: pruning.Finish | None,
+    weights: pruning.Weights | None = None,
 ) -> dict[str, Any]:
-    """The fields of a certificate that tell which network was calibrated, and which pruned family of it."""
+    """The fields of a certificate that tell which network was calibrated, and which pruned family of it.
+
+    A warning names the largest matrices that the usual rule leaves out, if they hold more than a tenth.
+    """
     from confprune_edu import pruning
 
+    extent = pruning.extent(model, weights)
+    if weights is None and sum(extent.left_out.values()) > LEFT_OUT * extent.matrix:
+        most = ", ".join(sorted(extent.left_out, key=lambda name: -extent.left_out[name])[:3])
+        warnings.warn(
+            f"the ratio is about {extent.prunable:,} of the model's {extent.matrix:,} matrix weights: {most} "
+            "(the largest) are not prunable by default; weights= chooses which are",
+            stacklevel=3,
+        )
     return {
         "model_sha256": pruning.fingerprint(model),
+        "tensors": pruning.digests(model),
         "criterion": "magnitude" if scores is None else "custom",
         "finished": finish is not None,
         "scores": None if scores is None else {name: score.detach().clone() for name, score in scores.items()},
         "scores_sha256": None if scores is None else pruning.digest(scores),
         "finish": finish,
+        "weights": None if weights is None else list(pruning.prunable(model, weights)),
+        "prunable": extent.prunable,
+        "matrix": extent.matrix,
+        "zeros": extent.zeros,
     }
 
 

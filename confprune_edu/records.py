@@ -81,7 +81,9 @@ class Record:
         recipe = Recipe(record["alpha"], record["delta"], record["p_value"], at_most, record["loss_range"])
         _checks.whole(record["n"], "n", 1, 10**12)
         kinds: dict[str, Any] = dict.fromkeys(("procedure", "loss", "criterion"), str) | {"finished": bool}
-        kinds |= dict.fromkeys(("model_sha256", "scores_sha256", "data_sha256"), str | None) | {"seed": int | None}
+        kinds |= dict.fromkeys(("model_sha256", "scores_sha256", "data_sha256"), str | None)
+        kinds |= dict.fromkeys(("seed", "prunable", "matrix", "zeros"), int | None)
+        kinds |= {"weights": list | None, "tensors": dict | None}
         if odd := [name for name, kind in kinds.items() if not isinstance(record[name], kind)]:
             raise ValueError(f"{', '.join(odd)} of another type")
         numbers = {name: np.array(record[name], dtype=np.float64) for name in ("ratios", "p_values", *cls.tables)}

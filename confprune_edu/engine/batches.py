@@ -36,7 +36,7 @@ def reader(
 ) -> tuple[Pass, list[torch.Generator]]:
     """A function that starts a pass over the examples, and the random generators that a pass draws from."""
     if isinstance(data, Fingerprinted):
-        read, generators = reader(data.data, batch_size, elements)
+        read, generators = reader(data.data, batch_size, elements, target)
         return lambda: data.watched(read()), generators
     if batch_size is not None:
         _checks.positive_int(batch_size, "batch_size")

@@ -18,7 +18,9 @@ from confprune_edu.pruning.criteria import (
     prunable as prunable,
 )
 from confprune_edu.pruning.state import (
+    difference as difference,
     digest as digest,
+    digests as digests,
     fingerprint as fingerprint,
     random_state as random_state,
     same_random_state as same_random_state,

@@ -33,6 +33,33 @@ def digest(tensors: Mapping[str, Tensor]) -> str:
     return sha.hexdigest()
 
 
+def digests(model: nn.Module) -> dict[str, str]:
+    """A short checksum of each parameter and buffer of a network, by name.
+
+    >>> digests(nn.Linear(2, 2).half())["bias"] == digests(nn.Linear(2, 2))["bias"]
+    False
+    """
+    named = [*model.named_parameters(remove_duplicate=False), *model.named_buffers(remove_duplicate=False)]
+    return {name: digest({"": tensor})[:16] for name, tensor in named}
+
+
+def difference(known: Mapping[str, str], model: nn.Module) -> str:
+    """In what a model differs from one that had these `digests`, in words.
+
+    >>> difference(digests(nn.Linear(2, 2)), nn.Linear(3, 2))
+    'weight differs, the first of 2 tensors that do'
+    """
+    own, buffers = digests(model), dict(model.named_buffers())
+    names = [name for name in {**known, **own} if known.get(name) != own.get(name)]
+    first = names[0] if names else ""
+    if sorted(known.values()) == sorted(own.values()):
+        one, other = (next((name for name in part if name in names), "") for part in (known, own))
+        return f"only names differ, {one} is called {other} here"
+    what = "differs" if first in known and first in own else "is new" if first in own else "is missing"
+    only = "only buffers differ: " if all(name in buffers for name in names) else ""
+    return f"{only}{first} {what}, the first of {len(names)} tensors that do"
+
+
 @contextlib.contextmanager
 def same_random_state(*generators: torch.Generator) -> Iterator[None]:
     """Give the global random states of torch, numpy and python (and these generators) back as they were."""

@@ -156,16 +156,18 @@ class SelectiveCalibration(certificates.Certificate):
         pair: Pair | Literal["best"] | None = "best",
         scores: Mapping[str, Tensor] | None = None,
         finish: pruning.Finish | None = None,
+        *,
+        weights: pruning.Weights | None = None,
     ) -> nn.Module:
         """The certified network of a pair; what it answers, `Pair.decide` tells.
 
-        `pair` comes from `best(...)`; default: from `best()`. `scores` and `finish` as in `Calibration.prune`.
+        `pair` comes from `best(...)`; default: from `best()`. `scores`, `finish`, `weights` as in `Calibration.prune`.
 
         Raises
         ------
         TypeError, ValueError
             `pair` is none, since nothing was certified or nothing as asked for, or is not certified here; `model`,
-            scores or `finish` are not those that were calibrated.
+            scores, `finish` or `weights` are not those that were calibrated.
         """
         if pair == "best":
             pair = self.best()
@@ -175,7 +177,7 @@ class SelectiveCalibration(certificates.Certificate):
             raise TypeError(f"pair must be a Pair, as best(...) gives it, got {pair!r}")
         if not self.rejected[self.ratios == pair.ratio][:, self.thresholds == pair.threshold].any():
             raise ValueError(f"pair must be a certified one, got ratio {pair.ratio:g}, threshold {pair.threshold:g}")
-        return self._pruned(model, pair.ratio, scores, finish)
+        return self._pruned(model, pair.ratio, scores, finish, weights)
 
     def plot(self, pair: Pair | Literal["best"] | None = "best", **options: Any) -> Any:
         """P-values, certified pairs and coverage over the grid; `pair` is marked (default: that of `best()`).

@@ -17,6 +17,8 @@ if TYPE_CHECKING:  # torch is imported where a network is at hand: `calibrate_lo
     from torch import Tensor, nn
 
     from confprune_edu import pruning
+    from confprune_edu.engine.batches import Target
+    from confprune_edu.engine.proof import Call
     from confprune_edu.losses import Loss
 
 from confprune_edu.selective import evidence, procedures
@@ -45,6 +47,9 @@ def calibrate(
     seed: int = 0,
     scores: Mapping[str, Tensor] | None = None,
     finish: pruning.Finish | None = None,
+    weights: pruning.Weights | None = None,
+    call: Call | None = None,
+    target: Target | None = None,
     batch_size: int | None = None,
     device: torch.device | str | None = None,
     progress: bool = True,
@@ -56,7 +61,7 @@ def calibrate(
 
     Parameters
     ----------
-    model, data, ratios, scores, finish, batch_size, device, progress
+    model, data, ratios, scores, finish, weights, call, target, batch_size, device, progress
         As in `calibration.calibrate`. The examples must be fresh, and independent draws from the law of use. Everything
         else is fixed before they are seen.
     loss, confidence : callable, optional
@@ -89,14 +94,20 @@ def calibrate(
     loss, confidence = loss or library.error, confidence or library.confidence
     grid, taus = _checks.ratios(ratios), evidence.check_thresholds(thresholds)
     recipe = Recipe(alpha, delta, p_value, procedure, library.loss_range(loss), coverage, split, seed)
-    family: dict[str, Any] = {"scores": scores, "finish": finish}
-    options = family | {"batch_size": batch_size, "device": device, "progress": progress}
+    family: dict[str, Any] = {"scores": scores, "finish": finish, "weights": weights}
+    options = family | {
+        "call": call,
+        "target": target,
+        "batch_size": batch_size,
+        "device": device,
+        "progress": progress,
+    }
     seen, wanted = Fingerprinted(data), {"confidence": confidence, "loss": loss}
+    origin = certificates.provenance_of(model, **family)
     tables = evaluation.loss_tables(model, seen, grid, wanted, **options)
     names = {"loss": plain.name_of(loss), "confidence": confidence_name(confidence)}
-    origin = certificates.provenance_of(model, **family) | {"data_sha256": seen.sha256}
     whole = evidence.Tables.of(tables["confidence"], tables["loss"], taus, *recipe.loss_range)
-    return _certify(whole, grid, recipe, **names, **origin)
+    return _certify(whole, grid, recipe, **names, **origin, data_sha256=seen.sha256)
 
 
 def calibrate_losses(
