@@ -55,7 +55,7 @@ def lab_command(arguments: Namespace) -> int:
 def app_command(arguments: Namespace) -> int:
     """`confprune app`: become voila on one explorer, without code, on this machine only."""
     if importlib.util.find_spec("voila") is None:
-        raise Refused('the dashboard needs voila: python -m pip install "voila>=0.5"')
+        raise Refused('the dashboard needs voila: python -m pip install "voila>=0.5.8"')
     options = [str(Path(__file__).resolve().parent / "app.ipynb"), "--Voila.ip=127.0.0.1"]
     return become("voila", options, "--port", arguments)
 

@@ -454,7 +454,29 @@ def test_app_becomes_voila_on_the_one_notebook_of_the_package(monkeypatch):
 def test_app_without_voila_says_what_to_install(monkeypatch, capsys):
     monkeypatch.setattr(command.importlib.util, "find_spec", lambda name: None)
     assert command.main(["app"]) == 2
-    assert 'python -m pip install "voila>=0.5"' in capsys.readouterr().err
+    assert 'python -m pip install "voila>=0.5.8"' in capsys.readouterr().err
+
+
+@pytest.mark.long
+@pytest.mark.skipif(sys.platform == "win32", reason="the process is replaced on POSIX only")
+def test_app_serves_the_explorer(tmp_path):
+    pytest.importorskip("voila")
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    line = f"from confprune_edu.course import main; main(['app', '--port', '{port}', '--', '--no-browser'])"
+    own = {f"JUPYTER_{kind}_DIR": str(tmp_path / kind) for kind in ("RUNTIME", "CONFIG", "DATA")}
+    server = subprocess.Popen([sys.executable, "-c", line], env=os.environ | own, stderr=subprocess.DEVNULL)
+    try:
+        wait_for(lambda: listens(port), seconds=120)
+        with urllib.request.urlopen(f"http://127.0.0.1:{port}/", timeout=120) as reply:
+            page = reply.read().decode()
+        assert "How far can a digit classifier be pruned, with a guarantee?" in page
+        assert "application/vnd.jupyter.widget-view+json" in page  # the notebook ran, and drew its controls
+        assert "calibration_explorer" not in page and "Traceback" not in page
+    finally:
+        server.terminate()
+        server.wait(20)
 
 
 LAB = """\
