@@ -72,7 +72,7 @@ def kernel_environment() -> dict[str, str]:
 def peak_memory_mb(pid: int | None) -> float | None:
     """The most memory that process `pid` has held resident so far, in MB; None where Linux's /proc does not tell."""
     try:
-        status = Path(f"/proc/{pid}/status").read_text()
+        status = Path(f"/proc/{pid}/status").read_text(encoding="utf-8")
     except OSError:
         return None
     high_water = re.search(r"^VmHWM:\s*(\d+) kB$", status, re.MULTILINE)

@@ -476,7 +476,9 @@ def test_records_that_contradict_themselves_are_refused(changes):
         Calibration.from_json(edited(**changes))
 
 
-OLD = json.loads((Path(__file__).parent / "records" / "version_1.json").read_text())  # before data_sha256 and seed
+OLD = json.loads(
+    (Path(__file__).parent / "records" / "version_1.json").read_text(encoding="utf-8")
+)  # before data_sha256 and seed
 SUMMED = [name for name, record in OLD.items() if record["p_value"] in pvalues.FROM_SUM and name != "nothing"]
 
 

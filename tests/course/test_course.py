@@ -257,7 +257,9 @@ def long_run(folder):
     write(folder, "02_next", code("1"))
     process = subprocess.Popen([sys.executable, "-c", INTERRUPTED], stderr=subprocess.PIPE, text=True)
     try:
-        kernel = int(wait_for(lambda: (folder / "pid").exists() and (folder / "pid").read_text().strip()))
+        kernel = int(
+            wait_for(lambda: (folder / "pid").exists() and (folder / "pid").read_text(encoding="utf-8").strip())
+        )
         yield process
         assert not Path("executed/02_next.ipynb").exists()
         with pytest.raises(ProcessLookupError):
@@ -351,7 +353,7 @@ def test_the_notebooks_folder_is_no_output_dir(folder, capsys):
 
 def test_a_file_that_is_no_notebook_is_refused(folder, capsys):
     write(folder, "01_one")
-    (folder / "02_torn.ipynb").write_text('{"cells": [')
+    (folder / "02_torn.ipynb").write_text('{"cells": [', encoding="utf-8")
     assert command.main(["run"]) == 2
     assert "02_torn.ipynb is not a notebook" in capsys.readouterr().err
 
@@ -516,6 +518,6 @@ def listens(port):
 def read_json(path):
     """The content of a JSON file; None while it is not there, or half written."""
     try:
-        return json.loads(path.read_text())
+        return json.loads(path.read_text(encoding="utf-8"))
     except (FileNotFoundError, json.JSONDecodeError):
         return None

@@ -141,7 +141,7 @@ def kernels(monkeypatch, tmp_path):
         folder = tmp_path / "kernels" / "python3"
         folder.mkdir(parents=True)
         specification = {"argv": list(argv), "display_name": "Python 3", "language": "python"}
-        (folder / "kernel.json").write_text(json.dumps(specification))
+        (folder / "kernel.json").write_text(json.dumps(specification), encoding="utf-8")
         return folder
 
     return put
@@ -200,14 +200,18 @@ def test_a_notebook_that_fails(monkeypatch):
 def machine(root, **files):
     """A folder with Linux's files: `machine(root, meminfo=..., v2=(limit, usage, inactive), v1=...)`."""
     (root / "proc").mkdir()
-    (root / "proc" / "meminfo").write_text(f"MemTotal: 99 kB\nMemAvailable:   {files['meminfo']} kB\nCached: 5 kB\n")
+    (root / "proc" / "meminfo").write_text(
+        f"MemTotal: 99 kB\nMemAvailable:   {files['meminfo']} kB\nCached: 5 kB\n", encoding="utf-8"
+    )
     for version, (folder, limit, usage, inactive) in zip(("v2", "v1"), memory.CONTROL_GROUPS, strict=True):
         if version in files:
             group = root / folder
             group.mkdir(parents=True)
             for name, value in zip((limit, usage), files[version], strict=False):
-                (group / name).write_text(f"{value}\n")
-            (group / "memory.stat").write_text(f"anon 7\n{inactive} {files[version][2]}\nactive_file 3\n")
+                (group / name).write_text(f"{value}\n", encoding="utf-8")
+            (group / "memory.stat").write_text(
+                f"anon 7\n{inactive} {files[version][2]}\nactive_file 3\n", encoding="utf-8"
+            )
     return root
 
 
@@ -237,14 +241,14 @@ def test_available_memory_is_that_of_any_group_around_the_process(tmp_path, vers
     root = machine(tmp_path, meminfo=24_000_000)
     line, limited = NESTED[version]
     (root / "proc" / "self").mkdir()
-    (root / "proc" / "self" / "cgroup").write_text(line)
+    (root / "proc" / "self" / "cgroup").write_text(line, encoding="utf-8")
     folder, limit, usage, inactive = memory.CONTROL_GROUPS[version == "v1"]
     group = root / folder / limited
     group.mkdir(parents=True)
     for name, text in {limit: "2000000000", usage: "700000000", "memory.stat": f"{inactive} 100000000"}.items():
-        (group / name).write_text(text)
+        (group / name).write_text(text, encoding="utf-8")
     assert memory.available_mb(root) == 1400.0
-    (group / limit).write_text("max")
+    (group / limit).write_text("max", encoding="utf-8")
     assert memory.available_mb(root) == 24_576.0
 
 

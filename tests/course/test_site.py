@@ -35,7 +35,7 @@ def pictures(name):
 @pytest.mark.parametrize("end", [".html", ".slides.html"])
 @pytest.mark.parametrize("name", NAMES)
 def test_a_page_is_whole(site, name, end):
-    text = (site / f"{name}{end}").read_text()
+    text = (site / f"{name}{end}").read_text(encoding="utf-8")
     images = re.findall(r"<img [^>]*>", text)
     assert pictures(name)
     shown = [html.unescape(re.search(r'alt="([^"]*)"', image)[1]) for image in images]
@@ -48,7 +48,7 @@ def test_a_page_is_whole(site, name, end):
 @pytest.mark.parametrize("page", ["index.html", *(name + end for name in NAMES for end in (".html", ".slides.html"))])
 def test_links_lead_to_files_of_the_site(site, page):
     """Nothing but MathJax, reveal.js and their loaders comes from the network."""
-    text = (site / page).read_text()
+    text = (site / page).read_text(encoding="utf-8")
     used = re.findall(r'<(?:script|img|link|iframe)[^>]*\b(?:src|href)="([^"]+)"', text)
     assert [link for link in used if not link.startswith("data:") and not re.match(NETWORK, link)] == []
     links = [link.partition("#")[0] for link in re.findall(r'<a [^>]*href="([^"]+)"', text)]
@@ -57,11 +57,11 @@ def test_links_lead_to_files_of_the_site(site, page):
 
 
 def test_the_index_leads_to_every_lesson_and_its_slides(site):
-    links = re.findall(r'href="([^"]+)"', (site / "index.html").read_text())
+    links = re.findall(r'href="([^"]+)"', (site / "index.html").read_text(encoding="utf-8"))
     assert links == [f"{name}{end}" for name in NAMES for end in (".html", ".slides.html")]
     assert all(
         notebooks.title_and_run_time(notebooks.read_notebook(FOLDER / f"{name}.ipynb"))[0]
-        in html.unescape((site / "index.html").read_text())
+        in html.unescape((site / "index.html").read_text(encoding="utf-8"))
         for name in NAMES
     )
 
@@ -92,7 +92,9 @@ def made_up(tmp_path):
         nbformat.write(new_notebook(cells=list(cells)), tmp_path / "source" / "01_one.ipynb")
         site = tmp_path / "site"
         assert command.main(["html", "--source", str(tmp_path / "source"), "--out", str(site)]) == 0
-        return (site / "01_one.html").read_text(), (site / "01_one.slides.html").read_text()
+        return (site / "01_one.html").read_text(encoding="utf-8"), (site / "01_one.slides.html").read_text(
+            encoding="utf-8"
+        )
 
     return build
 

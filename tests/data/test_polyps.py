@@ -192,7 +192,7 @@ def test_a_damaged_cache_is_made_again(folder, tmp_path):
 
 
 def test_a_folder_that_cannot_be_written_does_not_stop_the_reader(folder, tmp_path):
-    (tmp_path / "file").write_text("not a folder")
+    (tmp_path / "file").write_text("not a folder", encoding="utf-8")
     with pytest.warns(UserWarning, match="not kept"):
         assert len(load(folder, cache=tmp_path / "file" / "kept")) == 7
 

@@ -229,17 +229,17 @@ def test_a_table_in_a_file_needs_the_number_of_examples(mlp, tmp_path):
 
 def test_a_table_in_a_file_replaces_no_other(mlp, digits, tmp_path):
     out = tmp_path / "table.npy"
-    out.write_text("kept")
+    out.write_text("kept", encoding="utf-8")
     with pytest.raises(FileExistsError, match="delete it first"):
         evaluation.loss_table(mlp, digits[0][:9], RATIOS, losses.disagreement, out=out)
 
     def written_meanwhile(pruned, full, target):
-        (tmp_path / "other.npy").write_text("kept")
+        (tmp_path / "other.npy").write_text("kept", encoding="utf-8")
         return losses.disagreement(pruned, full, target)
 
     with pytest.raises(FileExistsError, match=r"other\.npy exists"):
         evaluation.loss_table(mlp, digits[0][:9], RATIOS, written_meanwhile, out=tmp_path / "other.npy")
-    assert {path.read_text() for path in tmp_path.iterdir()} == {"kept"}
+    assert {path.read_text(encoding="utf-8") for path in tmp_path.iterdir()} == {"kept"}
 
 
 @pytest.mark.parametrize("end", [KeyboardInterrupt, ZeroDivisionError])

@@ -75,7 +75,9 @@ def lab(tmp_path_factory):
     own |= {"IPYTHONDIR": str(root / "ipython"), "JUPYTER_TOKEN": token}
     news = root / "LAB_SETTINGS_DIR" / "@jupyterlab" / "apputils-extension" / "notification.jupyterlab-settings"
     news.parent.mkdir(parents=True)
-    news.write_text('{"fetchNews": "false", "checkForUpdates": false}')  # a pop-up would cover the page
+    news.write_text(
+        '{"fetchNews": "false", "checkForUpdates": false}', encoding="utf-8"
+    )  # a pop-up would cover the page
     environment = {name: value for name, value in os.environ.items() if name not in ("MPLBACKEND", "CONFPRUNE_STATIC")}
     extra = ["--no-browser", "--allow-root", "--LabApp.expose_app_in_browser=True"]
     with open(root / "server.log", "wb") as log:
@@ -93,10 +95,10 @@ def address(root, server):
     end = time.monotonic() + 60
     while time.monotonic() < end and server.poll() is None:
         for path in (root / "RUNTIME_DIR").glob("jpserver-*.json"):
-            if text := path.read_text():
+            if text := path.read_text(encoding="utf-8"):
                 return json.loads(text)["url"].rstrip("/")
         time.sleep(0.1)
-    raise RuntimeError((root / "server.log").read_text())
+    raise RuntimeError((root / "server.log").read_text(encoding="utf-8"))
 
 
 @pytest.fixture(scope="module")
@@ -351,7 +353,7 @@ def test_a_lesson(page, lab, name, record_property):
 
 def test_every_lesson_with_an_explorer_is_moved():
     """What the test above finds in the page is what the notebooks say."""
-    sources = [path.read_text() for path in NOTEBOOKS]
+    sources = [path.read_text(encoding="utf-8") for path in NOTEBOOKS]
     assert sum(len(re.findall(r'"widgets\.\w+\(', source)) for source in sources) >= 6
 
 

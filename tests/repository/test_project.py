@@ -1,6 +1,7 @@
 """What the README, the citation and the Binder environment say is what the package does."""
 
 import importlib
+import ast
 import json
 import os
 import pkgutil
@@ -58,7 +59,7 @@ def test_the_two_commands_are_in_the_readme_and_ci_calls_the_second():
     assert commands.startswith("python3 -m venv .venv && . .venv/bin/activate\n")  # works on a Debian that is new
     assert "python -m pip install -e . && confprune run\n" in commands
     assert 'python -m pip install -e ".[test]" && pytest\n' in commands
-    assert "grep -m1 -F 'pip install -e \".[test]\"' README.md" in (ROOT / ".ci" / "run").read_text()
+    assert "grep -m1 -F 'pip install -e \".[test]\"' README.md" in (ROOT / ".ci" / "run").read_text(encoding="utf-8")
 
 
 def test_local_links_lead_somewhere():
@@ -95,7 +96,7 @@ def test_every_public_name_in_the_readme_exists():
 
 
 def test_binder_installs_the_dependencies_of_the_package():
-    environment = yaml.safe_load((ROOT / "binder" / "environment.yml").read_text())
+    environment = yaml.safe_load((ROOT / "binder" / "environment.yml").read_text(encoding="utf-8"))
     renamed = {"pytorch-cpu": "torch", "matplotlib-base": "matplotlib"}
     found = []
     for line in environment["dependencies"]:
@@ -136,7 +137,7 @@ def built(tmp_path_factory):
     copy = shutil.copytree(ROOT, root / "repository", ignore=ignored)
     subprocess.run([sys.executable, "-m", "venv", str(root / "env")], check=True)
     (packages,) = (root / "env").glob("lib/python*/site-packages")
-    (packages / "others.pth").write_text("\n".join(site.getsitepackages()))
+    (packages / "others.pth").write_text("\n".join(site.getsitepackages()), encoding="utf-8")
     # the package itself is not to be found anywhere else
     environment = {name: value for name, value in os.environ.items() if name not in ("PYTHONPATH", "PYTHONHOME")}
     environment["PATH"] = f"{root / 'env' / 'bin'}{os.pathsep}{environment['PATH']}"
@@ -153,7 +154,7 @@ def test_binder_installs_the_package_and_its_settings(built):
     found = subprocess.run([*python, "-c", where], cwd=env, env=environment, capture_output=True, text=True, check=True)
     assert found.stdout.strip() == str(copy / "confprune_edu" / "__init__.py")
     assert list((copy / "confprune_edu" / "__pycache__").glob("evaluation.*.pyc"))
-    settings = json.loads((env / "share/jupyter/lab/settings/overrides.json").read_text())
+    settings = json.loads((env / "share/jupyter/lab/settings/overrides.json").read_text(encoding="utf-8"))
     assert settings["@jupyterlab/apputils-extension:notification"]["fetchNews"] == "false"
     loaded = "print('confprune_edu.memory' in get_ipython().extension_manager.loaded)"
     environment = environment | {"IPYTHONDIR": str(env / "ipython")}
@@ -173,22 +174,35 @@ def test_the_launch_badges_name_the_repository_and_lead_to_each_notebook():
     for path in [path for pattern in patterns for path in ROOT.glob(pattern)]:
         if path.is_file() and path.suffix not in (".npz", ".safetensors", ".pyc"):
             others = re.findall(
-                r"https://(?:github\.com|mybinder\.org/v2/gh)/([\w.-]+/confprune_edu)\b", path.read_text()
+                r"https://(?:github\.com|mybinder\.org/v2/gh)/([\w.-]+/confprune_edu)\b",
+                path.read_text(encoding="utf-8"),
             )
             assert set(others) <= {repository}, path
 
 
 def test_the_linters_of_the_hooks_are_those_of_the_tests():
-    (repository,) = yaml.safe_load((ROOT / ".pre-commit-config.yaml").read_text())["repos"]
+    (repository,) = yaml.safe_load((ROOT / ".pre-commit-config.yaml").read_text(encoding="utf-8"))["repos"]
     assert repository["repo"] == "local"  # nothing is cloned
     pinned = {pin for hook in repository["hooks"] for pin in hook.get("additional_dependencies", [])}
     assert all("==" in pin for pin in pinned)
     assert pinned <= set(PROJECT["optional-dependencies"]["test"])
     programs = {hook["entry"].split()[0] for hook in repository["hooks"]}
     assert programs == {"nbstripout", "ruff", "mypy", "lint-imports"}
-    assert programs - {"nbstripout"} <= set((ROOT / ".ci" / "run").read_text().split())
+    assert programs - {"nbstripout"} <= set((ROOT / ".ci" / "run").read_text(encoding="utf-8").split())
+
+
+@pytest.mark.parametrize("folder", ["tests", "confprune_edu"])
+def test_text_is_read_and_written_in_one_encoding_everywhere(folder):
+    calls = [
+        (path, node)
+        for path in (ROOT / folder).rglob("*.py")
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        if isinstance(node, ast.Call) and getattr(node.func, "attr", "") in ("read_text", "write_text")
+    ]
+    without = [f"{path}:{n.lineno}" for path, n in calls if all(word.arg != "encoding" for word in n.keywords)]
+    assert calls and without == []
 
 
 def test_one_version_everywhere():
-    citation = yaml.safe_load((ROOT / "CITATION.cff").read_text())
+    citation = yaml.safe_load((ROOT / "CITATION.cff").read_text(encoding="utf-8"))
     assert citation["version"] == confprune_edu.__version__

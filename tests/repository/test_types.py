@@ -60,8 +60,8 @@ print(copies, trained, pruning.savings(smaller))
 def complaints(tmp_path_factory):
     """What mypy says about the script, and about the script with one wrong line more."""
     folder = tmp_path_factory.mktemp("user")
-    (folder / "right.py").write_text(SCRIPT)
-    (folder / "wrong.py").write_text(f"{SCRIPT}\nwrong: str = result.ratio\nmodels.load(7)\n")
+    (folder / "right.py").write_text(SCRIPT, encoding="utf-8")
+    (folder / "wrong.py").write_text(f"{SCRIPT}\nwrong: str = result.ratio\nmodels.load(7)\n", encoding="utf-8")
     options = ["--strict", "--follow-imports=silent", "--ignore-missing-imports", "--no-error-summary"]
     command = [sys.executable, "-m", "mypy", *options, f"--cache-dir={ROOT / '.mypy_cache' / 'user'}"]
     done = subprocess.run(
