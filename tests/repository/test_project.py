@@ -1,7 +1,7 @@
 """What the README, the citation and the Binder environment say is what the package does."""
 
-import importlib
 import ast
+import importlib
 import json
 import os
 import pkgutil
