@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import fields
 from typing import Any, ClassVar, Self
@@ -14,6 +15,7 @@ from confprune_edu.recipe import Recipe
 
 VERSION = 1  # of the JSON records
 LATER = {"later": True}  # marks fields that records of version 1 may lack
+LONGEST_NAME = 10_000  # characters of a procedure, loss or criterion
 OWN = ("scores", "finish")  # fields that stay with the certificate in memory
 
 
@@ -43,19 +45,19 @@ class Record:
         if not isinstance(text, str | bytes):
             raise TypeError(f"text must be what to_json gave, got {type(text).__name__}")
         try:
-            record = json.loads(text)
-        except json.JSONDecodeError as problem:
+            record = json.loads(text, object_pairs_hook=_each_once)
+        except (ValueError, RecursionError) as problem:
             raise ValueError(f"not a calibration record (its text is needed, not a path): {problem}") from None
         if not isinstance(record, dict) or (record.get("schema"), record.get("version")) != (cls.schema, VERSION):
             found = (record.get("schema"), record.get("version")) if isinstance(record, dict) else type(record).__name__
             raise ValueError(
-                f"not a calibration record that {cls.__name__} reads ({cls.schema}, {VERSION}): got {found}"
+                f"not a calibration record that {cls.__name__} reads ({cls.schema}, {VERSION}): got {found!s:.99}"
             )
         if missing := [name for name, later in cls._json_fields().items() if not later and name not in record]:
             raise ValueError(f"the calibration record lacks {', '.join(missing)}")
         try:
             return cls(**cls._checked({name: record.get(name) for name in cls._json_fields()}))
-        except (TypeError, ValueError) as problem:
+        except (TypeError, ValueError, OverflowError) as problem:
             raise ValueError(f"the calibration record contradicts itself: {problem}") from None
 
     @classmethod
@@ -86,6 +88,8 @@ class Record:
         kinds |= {"weights": list | None, "tensors": dict | None}
         if odd := [name for name, kind in kinds.items() if not isinstance(record[name], kind)]:
             raise ValueError(f"{', '.join(odd)} of another type")
+        if long := [name for name in ("procedure", "loss", "criterion") if len(record[name]) > LONGEST_NAME]:
+            raise ValueError(f"{', '.join(long)} longer than {LONGEST_NAME:,} characters")
         numbers = {name: np.array(record[name], dtype=np.float64) for name in ("ratios", "p_values", *cls.tables)}
         values = record | numbers | {"loss_range": recipe.loss_range, "ratios": _checks.ratios(numbers["ratios"])}
         shape = cls._shape(values)
@@ -100,6 +104,13 @@ class Record:
         if (values["rejected"] != rejected).any():
             raise ValueError("rejected must follow from p_values, delta and procedure")
         return values
+
+
+def _each_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    times = Counter(name for name, _ in pairs)
+    if twice := [name for name in times if times[name] > 1]:
+        raise ValueError(f"{twice[0]:.99} stands there twice")
+    return dict(pairs)
 
 
 def p_value_bounds(

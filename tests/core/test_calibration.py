@@ -476,15 +476,17 @@ def test_records_that_contradict_themselves_are_refused(changes):
         Calibration.from_json(edited(**changes))
 
 
-OLD = json.loads(
-    (Path(__file__).parent / "records" / "version_1.json").read_text(encoding="utf-8")
-)  # before data_sha256 and seed
+# before data_sha256 and seed
+OLD = json.loads((Path(__file__).parent / "records" / "version_1.json").read_text(encoding="utf-8"))
 SUMMED = [name for name, record in OLD.items() if record["p_value"] in pvalues.FROM_SUM and name != "nothing"]
 
 
+def kind(record):
+    return SelectiveCalibration if "Selective" in record["schema"] else Calibration
+
+
 def read(record):
-    kind = SelectiveCalibration if "Selective" in record["schema"] else Calibration
-    return kind.from_json(json.dumps(record))
+    return kind(record).from_json(json.dumps(record))
 
 
 @pytest.mark.parametrize("name", OLD)
@@ -500,6 +502,24 @@ def shifted(values, by):
     if isinstance(values, list):
         return [shifted(value, by) for value in values]
     return values if values is None else min(max(values + by, 0.0), 1.0)
+
+
+@pytest.mark.parametrize("name", SUMMED)
+def test_hostile_records_are_refused_as_values(name):
+    record, whole = OLD[name], json.dumps(OLD[name])
+    hostile = {
+        "contradicts itself: ": json.dumps(record | {"alpha": 10**400}),
+        "contradicts itself: loss longer than": json.dumps(record | {"loss": "x" * 10**7}),
+        "not a calibration record .* alpha stands there twice": whole[:-1] + ', "alpha": 0.9}',
+        "not a calibration record .*recursion": "[" * 10**5 + "]" * 10**5,
+    }
+    for match, text in hostile.items():
+        with pytest.raises(ValueError, match=match) as refused:
+            kind(record).from_json(text)
+        assert len(str(refused.value)) < 1000
+    for field in ("ratios", "p_values"):
+        with pytest.raises(ValueError, match="contradicts itself"):
+            read(record | {field: [10**400] * len(record[field])})
 
 
 @pytest.mark.parametrize("name", SUMMED)
