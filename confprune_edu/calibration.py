@@ -16,6 +16,9 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from confprune_edu import _checks, fwer, pvalues
+from confprune_edu.certificates import Calibration as Calibration, largest, provenance_of
+from confprune_edu.recipe import Recipe, name_of
+from confprune_edu.records import table_sha256
 
 if TYPE_CHECKING:  # torch is imported where a network is at hand: `calibrate_losses` runs without it
     import torch
@@ -25,10 +28,6 @@ if TYPE_CHECKING:  # torch is imported where a network is at hand: `calibrate_lo
     from confprune_edu.engine.batches import Target
     from confprune_edu.engine.proof import Call
     from confprune_edu.losses import Loss
-
-from confprune_edu.certificates import Calibration as Calibration, largest, provenance_of
-from confprune_edu.recipe import Recipe, name_of
-from confprune_edu.records import table_sha256
 
 RATIOS = tuple(j / 100 for j in range(100))  # the default grid: 0, 1, ..., 99 per cent
 

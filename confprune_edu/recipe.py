@@ -26,7 +26,8 @@ class Recipe:
     procedure: Any
     loss_range: tuple[float, float] = (0.0, 1.0)
 
-    own: ClassVar[tuple[Callable[..., Any], ...]] = fwer.KEEP_DELTA  # procedures that keep delta, and their names
+    # the procedures of the package that keep delta, and their names
+    own: ClassVar[tuple[Callable[..., Any], ...]] = fwer.KEEP_DELTA
     names: ClassVar[frozenset[str]] = frozenset(f.__name__ for f in fwer.KEEP_DELTA)
 
     def __post_init__(self) -> None:

@@ -22,8 +22,8 @@ OWN = ("scores", "finish")  # fields that stay with the certificate in memory
 class Record:
     """What makes a frozen dataclass a record: its JSON, and the checks of what is read.
 
-    A class of records names its schema, its tables beside p-values, the procedures that keep delta, by the names under
-    which they are recorded, and those among them that can be repeated when a record is read.
+    A subclass gives its `schema`, its `tables` besides the p-values, the names of the procedures that keep delta, and
+    which of those reading a record can repeat.
     """
 
     schema: ClassVar[str]

@@ -146,22 +146,6 @@ def _choices(*, label: str, options: Sequence[Any], value: Any) -> list[Any]:
     return [chosen, moved]
 
 
-# Lesson 03
-
-
-def error_budget(delta: float = 0.1) -> None:
-    """Watch the budget flow: a procedure, a scenario of p-values, and the number of rejections made so far.
-
-    See `plots.error_budget`; the scenarios scale with `delta`.
-    """
-    explore(
-        functools.partial(plots.error_budget, delta=delta),
-        procedure=menu("procedure", list(plots.BUDGET_PROCEDURES), "two chains with exchange"),
-        scenario=menu("scenario of p-values", list(plots.BUDGET_SCENARIOS), "A breaks early"),
-        steps=integer("rejections made so far", 1, 0, len(plots.BUDGET_NAMES)),
-    )
-
-
 # Lesson 01
 
 
@@ -181,6 +165,22 @@ def p_value_explorer(n: int = 100, alpha: float = 0.1, *, delta: float = 0.1, se
         n=integer("examples n", n, 10, max(2000, n), 10),
         alpha=log_slider("tolerated risk alpha", alpha, -3, -0.3),
         variance=slider("variance / that of 0/1 losses", 1.0, 0.0, 1.0, 0.05),
+    )
+
+
+# Lesson 03
+
+
+def error_budget(delta: float = 0.1) -> None:
+    """Watch the budget flow: a procedure, a scenario of p-values, and the number of rejections made so far.
+
+    See `plots.error_budget`; the scenarios scale with `delta`.
+    """
+    explore(
+        functools.partial(plots.error_budget, delta=delta),
+        procedure=menu("procedure", list(plots.BUDGET_PROCEDURES), "two chains with exchange"),
+        scenario=menu("scenario of p-values", list(plots.BUDGET_SCENARIOS), "A breaks early"),
+        steps=integer("rejections made so far", 1, 0, len(plots.BUDGET_NAMES)),
     )
 
 
@@ -266,6 +266,14 @@ def selective_explorer(
 # Lesson 07
 
 
+def _videos_at_home(loss: str, seed: int) -> Any:
+    """One recorded loss a video of the centres C1 to C5, in the random order of `seed`."""
+    recorded = data.polyp_losses(loss)
+    home = recorded.centre < 6
+    videos = calibration.group_means(recorded.losses[home], recorded.group[home])
+    return videos[np.random.default_rng(seed).permutation(len(videos))]
+
+
 def polyp_explorer(
     frames: data.PolypFrames,
     *,
@@ -297,11 +305,8 @@ def polyp_explorer(
 
     @functools.cache
     def certified(loss: str, alpha: float) -> certificates.Calibration:
-        recorded = data.polyp_losses(loss)
-        home = recorded.centre < 6
-        videos = calibration.group_means(recorded.losses[home], recorded.group[home])
-        order = np.random.default_rng(seed).permutation(len(videos))
-        return calibration.calibrate_losses(videos[order], ratios, alpha=alpha, delta=delta, p_value=p_value)
+        videos = _videos_at_home(loss, seed)
+        return calibration.calibrate_losses(videos, ratios, alpha=alpha, delta=delta, p_value=p_value)
 
     def draw(frame: str, ratio: float, loss: str, alpha: float) -> Any:
         i, j = int(frame.split()[0]), int(np.argmin(abs(ratios - ratio)))

@@ -20,7 +20,7 @@ MOST_EXAMPLES = 1280  # in one batch, however small they are
 
 
 class Batch(NamedTuple):
-    """Some examples. `digest` is that of a loader's inputs, by which the next pass notices that it gives others."""
+    """Some examples. `digest`, for loaders alone, tells whether a second pass gives the same inputs."""
 
     inputs: Any
     targets: Any

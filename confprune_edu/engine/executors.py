@@ -13,7 +13,7 @@ import torch
 PIECES = 32  # at most: enough for the workers of a small cluster, few enough that the model travels seldom
 
 
-BEGAN_IN = os.getpid()  # a forked process finds that of its parent here
+BEGAN_IN = os.getpid()  # the process that imported this module: in a forked child still its parent
 
 
 class Parcel:

@@ -51,7 +51,7 @@ def row_major(value: Any) -> Any:
 
 
 def untouched(given: Any, inputs: Any) -> bool:
-    """Is `given`, a copy of `inputs`, surely as it was? For tensors alone; NaN equals nothing."""
+    """Is `given`, a copy of `inputs`, unchanged? False where that is not sure: no dense tensor, or a NaN in it."""
     return isinstance(given, Tensor) and given.layout == torch.strided and torch.equal(given, inputs)
 
 

@@ -46,7 +46,7 @@ class Task(NamedTuple):
     weights: list[str]
     call: proof.Call
     proof: proof.Proof
-    whole: bool  # a batch is inputs alone
+    whole: bool  # `target` finds the targets, so that a whole batch is the inputs
 
     def run(self, network: nn.Module, inputs: Any) -> Any:
         """The output of a network."""
@@ -63,7 +63,7 @@ class Task(NamedTuple):
 
 
 class Answer(NamedTuple):
-    """What the losses of a batch compare with: the full network's output, targets, and how many examples there are."""
+    """What the losses of a batch compare with, the full network's output and targets; its length, and its digest."""
 
     output: Any
     targets: Any
@@ -118,7 +118,7 @@ def by_batch(task: Task, rank: Tensor) -> Iterator[Arrays]:
 def _rows(
     task: Task, family: shared.Family, call: first_layer.FirstCall, batch: batches.Batch, watch: bool, bar: Any
 ) -> Arrays:
-    """Losses (batch, m) of all networks on one batch; `watch` on the first one, for what the networks do and take."""
+    """Losses (batch, m) of all networks on one batch; `watch` also checks what they do to inputs and shared weights."""
     inputs, state = task.inputs(batch), pruning.random_state()
     given = nested.copied(inputs)
     answer = _answer(task, call.of, given, batch)
@@ -135,7 +135,7 @@ def _rows(
             pruning.set_random_state(state)  # the full network and each pruned one draw the same numbers
             given = nested.copied(inputs) if fresh else given
             network = family.at(j)
-            second = j - family.starts_full == 1  # which would be the first to see what another one keeps
+            second = j - family.starts_full == 1  # the first that could see values which another one keeps
             output = _shown_to_share(task, family, network, given, second) if watch else task.run(network, given)
             output = nested.row_major(output)
         if watch and j == 0:
@@ -146,7 +146,7 @@ def _rows(
 
 
 def _shown_to_share(task: Task, family: shared.Family, network: nn.Module, inputs: Any, second: bool) -> Any:
-    """The network's output; CannotShare if it changes the weights, or (asked of the second) does not read them."""
+    """The network's output; CannotShare if it writes to its weights or, where `second`, does not read all of them."""
     updated = None if family.first is None else family.first.weight
     wanted = [name for name in task.proof.named("read") if network.get_parameter(name) is not updated]
     run = functools.partial(task.run, network)

@@ -86,7 +86,10 @@ class Operands(TorchDispatchMode):
         return not self.read.isdisjoint(memories(weight))
 
     def may_hold(self, weight: Tensor) -> bool:
-        """Could what came from outside hold this weight? One of the same size, or as many bits if it was not read."""
+        """Could what came from outside be a copy of this weight?
+
+        It has as many entries if the weight was read, and at least one bit for each entry if it was not.
+        """
         if self.reads(weight):
             return any(n == weight.numel() for n, _ in self.foreign.values())
         return sum(bits for _, bits in self.foreign.values()) >= weight.numel()
@@ -102,7 +105,7 @@ class Proof:
     def __init__(self, model: nn.Module, full: nn.Module, weights: Iterable[str], call: Call) -> None:
         self.model, self.full, self.call = model, full, call
         self.theirs = {memory: name for name, tensor in _tensors(model) for memory in memories(tensor)}
-        self.status = dict.fromkeys(weights, "unread")  # or read, or shown to matter, or in doubt
+        self.status = dict.fromkeys(weights, "unread")  # or "read", "shown" (another value changes the output), "doubt"
         self.first = True
 
     def watched(self, answer: Callable[[Any], Any], inputs: Any) -> Any:

@@ -38,9 +38,9 @@ class Family:
         self.parameters = list(own.parameters())
         self.shared = {id(parameter): parameter for parameter in self.parameters}
         self.networks = [copy.deepcopy(own, dict(self.shared)) for _ in grid]
-        self.reached = -1
-        self.first: FirstLayer | None = None
-        self.begins = ""
+        self.reached = -1  # the place in the grid at which the weights are
+        self.first: FirstLayer | None = None  # outputs of the first linear layer, where they are updated
+        self.begins = ""  # the name of that layer
 
     @contextlib.contextmanager
     def refuse_writes(self) -> Iterator[None]:
@@ -51,7 +51,7 @@ class Family:
             raise CannotShare
 
     def see(self, call: "FirstCall") -> None:
-        """Start with a batch, on which `call` has called the full network."""
+        """Prepare for the batch on which `call` has just run the full network."""
         if self.first is None and call.inputs is not None:
             self._update_from(call.name)
         if self.first is not None:

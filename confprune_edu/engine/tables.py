@@ -29,8 +29,8 @@ def rows(
 ) -> Iterator[Arrays]:
     """The rows of the tables, (some, m), one array a loss, in the order of the examples.
 
-    Bad arguments are refused at once. Every ratio sees a batch before the next batch is read, unless each network is
-    finished, or changes itself: then it is evaluated as a copy of its own.
+    Bad arguments are refused at once. The tables are filled batch by batch, all ratios on each; with `finish`, or where
+    networks cannot share weights, ratio by ratio, each on a copy of its own.
     """
     grid, rank = _checks.ratios(ratios), pruning.global_rank(model, options.scores, options.weights)
     if executor is not None:

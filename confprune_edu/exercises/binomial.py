@@ -1,4 +1,4 @@
-"""Probabilities of B ~ Bin(n, alpha) as plain sums: what known mistakes are made of."""
+"""Binomial probabilities as plain sums, of which known wrong answers of lessons 02 and 06 are made."""
 
 import math
 

@@ -73,7 +73,7 @@ def exercise(
     Parameters
     ----------
     mistakes : mapping from a misconception to a function that has it
-        An answer that agrees with this function on every case is told this misconception, not that of the case.
+        An answer that equals this function on every case is told this, in place of what the case would say.
     parts : sequence of str
         Names of the parts of the answer, if it has several; all that it may hold, if it is a set.
     given : callable

@@ -43,7 +43,7 @@ def certificate_flaws(record):
 
 
 def _digits(a: float, d: float) -> float:
-    """The number before rounding, a hair smaller: a logarithm may come out a hair too large."""
+    """log d / log(1 - a), less 1e-9, so that a rounding error does not lift `ceil` by one."""
     return math.log(d) / math.log(1 - a) - 1e-9
 
 

@@ -34,7 +34,7 @@ def _entropy(a: float, b: float) -> float:
 
 
 def _power(base: float = math.e, log: float = math.e, n: int | None = None) -> Answer:
-    """base ** (-n h1), with h1 in logarithms of another base."""
+    """base ** (-n h1), with logarithms to the base `log` in h1, and `n` in place of the number of examples."""
     return lambda s, m, a: base ** (-(n or m) * _entropy(min(s / m, a), a) / math.log(log))
 
 

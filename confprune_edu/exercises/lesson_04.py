@@ -64,7 +64,7 @@ def multi_start(p_values, delta, starts):
     return rejected
 
 
-# Which candidates are unsafe (the others have p = 0), and what a rule that breaks its promise there has overlooked
+# A law by its candidates (1: unsafe, p uniform; 0: safe, p = 0), and the mistake of a rule that errs too often there
 LAWS = {
     (1, 0, 0, 1): "whoever lets the p-values choose the direction has tried both: two chances at delta each, about 2 "
     "delta; together the two directions may spend delta",

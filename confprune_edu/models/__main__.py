@@ -1,7 +1,7 @@
 """Train a shipped network again, or record its losses.
 
-`python -m confprune_edu.models train mnist-mlp --data-root ROOT` trains, and
-`python -m confprune_edu.models record mnist-losses` records the losses of the shipped network on the shipped digits.
+`python -m confprune_edu.models train NAME --data-root ROOT` trains mnist-mlp or polyp-unet, and
+`python -m confprune_edu.models record NAME` records mnist-losses or polyp-losses, those of the shipped networks.
 """
 
 import argparse

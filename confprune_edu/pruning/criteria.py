@@ -122,6 +122,7 @@ def some(model: nn.Module, weights: Weights | None = None) -> dict[str, nn.Param
 
 
 def weights_of(module: nn.Module) -> list[str]:
+    """Names of a layer's own weights that are prunable by default; none for layers of other kinds."""
     if isinstance(module, (nn.Linear, nn.Bilinear, nn.modules.conv._ConvNd)):
         return ["weight"]
     if isinstance(module, nn.RNNCellBase):
@@ -135,7 +136,7 @@ def weights_of(module: nn.Module) -> list[str]:
 
 
 def memory(weight: Tensor) -> int:
-    """What is the same for parameters that share memory."""
+    """A key that is equal for parameters that share memory."""
     return id(weight) if type(weight.data) is not Tensor or weight.is_meta else weight.data_ptr() or id(weight)
 
 

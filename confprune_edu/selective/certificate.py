@@ -216,9 +216,8 @@ class SelectiveCalibration(certificates.Certificate):
             return least, most, records.at_most(p, recipe.delta) & values["rejected"]
         if silent_p is None or rule == "path":
             return least, most, procedures.reject(rule, p, recipe.delta)
-        known = (
-            method in pvalues.FROM_SUM
-        )  # else the p-values of the risks are, where those of the coverages are larger
+        # for other methods a risk's p-value is known only where it is the larger of the two
+        known = method in pvalues.FROM_SUM
         want = procedures.reject(rule, np.where(p > silent_p, p, risk_p), recipe.delta, silent_p)
         return least, most, want if known else want & values["rejected"]
 

@@ -11,6 +11,9 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from confprune_edu import _checks, calibration, certificates, recipe as plain, records
+from confprune_edu.selective import evidence, procedures
+from confprune_edu.selective.certificate import SelectiveCalibration, confidence_name
+from confprune_edu.selective.evidence import Bools, Floats
 
 if TYPE_CHECKING:  # torch is imported where a network is at hand: `calibrate_losses` runs without it
     import torch
@@ -20,10 +23,6 @@ if TYPE_CHECKING:  # torch is imported where a network is at hand: `calibrate_lo
     from confprune_edu.engine.batches import Target
     from confprune_edu.engine.proof import Call
     from confprune_edu.losses import Loss
-
-from confprune_edu.selective import evidence, procedures
-from confprune_edu.selective.certificate import SelectiveCalibration, confidence_name
-from confprune_edu.selective.evidence import Bools, Floats
 
 # The doubt 1 - threshold grows from 1 % to 100 % in equal factors, since the confidences of a good network pile up near
 # 1. In the middle stands 0.9; the last, 0, answers everything.
