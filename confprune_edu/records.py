@@ -81,7 +81,7 @@ class Record:
     def _checked(cls, record: dict[str, Any]) -> dict[str, Any]:
         """The fields of a record as arguments of the class; ValueError or TypeError if they contradict each other."""
         recipe = Recipe(record["alpha"], record["delta"], record["p_value"], at_most, record["loss_range"])
-        _checks.whole(record["n"], "n", 1, 10**12)
+        _checks.whole(record["n"], "n", 1, 10**10)
         kinds: dict[str, Any] = dict.fromkeys(("procedure", "loss", "criterion"), str) | {"finished": bool}
         kinds |= dict.fromkeys(("model_sha256", "scores_sha256", "data_sha256"), str | None)
         kinds |= dict.fromkeys(("seed", "prunable", "matrix", "zeros"), int | None)

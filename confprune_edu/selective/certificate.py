@@ -270,13 +270,14 @@ class SelectiveCalibration(certificates.Certificate):
 
 def _counts(values: dict[str, Any], low: float, high: float) -> evidence.Counts:
     """What the coverages and risks of a record say of its examples; ValueError or TypeError where they can not be."""
+    split = values["procedure"] == "split"
     share = _checks.within(_checks.numeric(values["coverage"], "coverage"), "coverage", 0, 1)
     selected = np.rint(share * values["n"]).astype(np.int64)
     if (np.abs(share * values["n"] - selected) > 1e-6).any() or (values["rejected"] & (selected == 0)).any():
         raise ValueError("coverage must be shares of n examples, and rejected false where nothing is answered")
     _checks.within(_checks.numeric(values["risk"][selected > 0], "risk"), "risk", low, high)
-    if type(values["n_path"]) is not int or values["n_path"] < 0:
-        raise ValueError(f"n_path must be a count, got {values['n_path']!r}")
+    if type(values["n_path"]) is not int or values["n_path"] < 0 or (values["n_path"] > 0) != split:
+        raise ValueError(f"n_path must be a count, above 0 for a split only, got {values['n_path']!r}")
     if not isinstance(values["confidence"], str | None):
         raise ValueError(f"confidence must be a name or null, got {values['confidence']!r}")
     return evidence.Counts(selected, np.where(selected > 0, (values["risk"] - low) / (high - low) * selected, 0))

@@ -519,6 +519,10 @@ def test_json_gives_the_certificate_back():
         ("thresholds", [0.1, 0.2, 0.3, 0.4]),
         ("delta", 2),
         ("n", -1),
+        ("n", 10**30),
+        ("n_path", 5),
+        ("floor", 0.99),
+        ("confidence", 1),
     ],
 )
 def test_a_damaged_record_is_refused(field, value):
