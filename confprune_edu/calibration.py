@@ -100,13 +100,8 @@ def calibrate(
     grid = _checks.ratios(ratios)
     recipe = Recipe(alpha, delta, p_value, procedure, losses.loss_range(loss))
     family: dict[str, Any] = {"scores": scores, "finish": finish, "weights": weights}
-    options = family | {
-        "call": call,
-        "target": target,
-        "batch_size": batch_size,
-        "device": device,
-        "progress": progress,
-    }
+    way = {"call": call, "target": target, "batch_size": batch_size, "device": device, "progress": progress}
+    options = family | way
     seen, origin = Fingerprinted(data), provenance_of(model, **family) | {"loss": name_of(loss)}
     if recipe.procedure_name == "fixed_sequence":
         columns = evaluation.loss_columns(model, seen, grid, loss, **options)

@@ -94,13 +94,8 @@ def calibrate(
     grid, taus = _checks.ratios(ratios), evidence.check_thresholds(thresholds)
     recipe = Recipe(alpha, delta, p_value, procedure, library.loss_range(loss), coverage, split, seed)
     family: dict[str, Any] = {"scores": scores, "finish": finish, "weights": weights}
-    options = family | {
-        "call": call,
-        "target": target,
-        "batch_size": batch_size,
-        "device": device,
-        "progress": progress,
-    }
+    way = {"call": call, "target": target, "batch_size": batch_size, "device": device, "progress": progress}
+    options = family | way
     seen, wanted = Fingerprinted(data), {"confidence": confidence, "loss": loss}
     origin = certificates.provenance_of(model, **family)
     tables = evaluation.loss_tables(model, seen, grid, wanted, **options)
