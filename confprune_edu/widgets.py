@@ -202,7 +202,7 @@ def sequence_explorer(delta: float = 0.1) -> None:
 
 
 def calibration_explorer(alpha: float = 0.05, delta: float = 0.1, n: int = 1000) -> None:
-    """Calibrate on the first n of the recorded `data.mnist_losses`, see `plots.tested_grid`.
+    """Calibrate on the first n of the recorded `data.mnist_losses`, see `plots.grid_of_tests`.
 
     The table is read once; p-values are computed again only when n, alpha or the method changes.
     """
@@ -218,7 +218,7 @@ def calibration_explorer(alpha: float = 0.05, delta: float = 0.1, n: int = 1000)
     def draw(alpha: float, delta: float, p_value: str, procedure: str, n: int) -> Any:
         means, p = evidence(n, alpha, p_value)
         tested = {"ratios": ratios, "loss_means": means, "p_values": p, "rejected": procedures[procedure](p, delta)}
-        return plots.tested_grid(SimpleNamespace(**tested, alpha=alpha, delta=delta, n=n), population)
+        return plots.grid_of_tests(SimpleNamespace(**tested, alpha=alpha, delta=delta, n=n), population)
 
     explore(
         draw,

@@ -62,9 +62,9 @@ from confprune_edu.plots.results import (
     certificate as certificate,
     digits as digits,
     error_intervals as error_intervals,
+    grid_of_tests as grid_of_tests,
     p_value_curves as p_value_curves,
     ratio_table as ratio_table,
     risk_curves as risk_curves,
     splits as splits,
-    tested_grid as tested_grid,
 )

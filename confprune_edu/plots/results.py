@@ -83,14 +83,14 @@ def certificate(result: Any, *, focus: bool = True) -> draw.Picture:
 
 
 @draw.styled
-def tested_grid(result: Any, population: ArrayLike) -> draw.Picture:
+def grid_of_tests(result: Any, population: ArrayLike) -> draw.Picture:
     """Mean losses and p-values of a whole grid, on axes that stay, with the mean over all examples, (m,), as a line.
 
     `result` is a calibration in which every ratio was tested.
 
     >>> from confprune_edu.calibration import calibrate_losses
     >>> result = calibrate_losses(np.repeat([[0, 1]], 90, axis=0), [0.5, 0.9], alpha=0.05, delta=0.1)
-    >>> tested_grid(result, [0.02, 0.7]).alt
+    >>> grid_of_tests(result, [0.02, 0.7]).alt
     'n = 90, alpha = 0.05, delta = 0.1: certified up to 0.5, 1 of 2 ratios; the mean over all examples there is 0.0200.'
     """
     x, risk, alpha = result.ratios, np.asarray(population, dtype=float), result.alpha
