@@ -1,7 +1,6 @@
 """Lesson 03: checkers refuse each misconception they know, figures tell the numbers, and the lesson's claims hold."""
 
 from itertools import pairwise
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -9,11 +8,7 @@ from answers import right_and_wrong
 from scipy.stats import binomtest
 
 from confprune_edu import exercises, fwer, plots, widgets
-from confprune_edu.course import runner
 from confprune_edu.plots import lesson_03, picture
-
-NOTEBOOK = Path(__file__).parents[2] / "notebooks" / "03_family_wise_error.ipynb"
-
 
 # --- exercises ---
 
@@ -228,16 +223,3 @@ def test_nested_losses_and_growing_risks_need_no_correction_but_independent_ones
     risks, options = np.linspace(0.101, 0.2, 30), {"n": 200, "alpha": 0.1, "delta": 0.1, "p_value": "binomial"}
     rates = [error_rate(law, risks, procedure=lambda p, d: p <= d, **options) for law in (bernoulli, independent)]
     assert rates[0].evidence > 1e-4 > rates[1].evidence
-
-
-EXTREMES = [
-    ({"alpha": 0.001, "n": 50, "m": 2}, "2 models"),
-    ({"alpha": 0.001, "n": 50, "m": 2, "delta": 0.001, "trials": 20}, "2 models"),
-    ({"alpha": 0.5, "n": 1, "m": 3, "delta": 0.6, "trials": 100, "seed": 7}, "3 models"),
-]
-
-
-@pytest.mark.parametrize(("parameters", "headline"), EXTREMES)
-def test_the_notebook_lives_under_extreme_parameters(parameters, headline, tmp_path):
-    (outcome,) = runner.run_notebooks({NOTEBOOK: parameters}, tmp_path)
-    assert outcome.failure == "" and headline in outcome.headline
