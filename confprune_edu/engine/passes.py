@@ -125,7 +125,7 @@ def _rows(
     family.see(call)
     fresh = not nested.untouched(given, inputs)  # the network writes into its inputs: each ratio needs a copy
     if watch:
-        with family.refuse_writes(), pruning.same_random_state():
+        with pruning.same_random_state():
             family.try_columns(task.run, nested.copied(inputs))
     columns = []
     for j, ratio in enumerate(task.grid):

@@ -68,13 +68,14 @@ class Family:
         probe = copy.deepcopy(self.at(0), dict(self.shared))
         self.first.gives_columns = True
         pass_columns_on(probe)
-        try:
-            call(probe, inputs)
-        except Exception:  # the columns are to blame: with rows the same call has just succeeded
-            self.first.gives_columns = False
-        else:
-            for network in self.networks:
-                pass_columns_on(network)
+        with self.refuse_writes():
+            try:
+                call(probe, inputs)
+            except Exception:  # the columns are to blame: with rows the same call has just succeeded
+                self.first.gives_columns = False
+                return
+        for network in self.networks:
+            pass_columns_on(network)
 
     def _update_from(self, name: str) -> None:
         """Update the outputs of the linear layer `name`, the first one that is called, from ratio to ratio."""

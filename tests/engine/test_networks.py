@@ -497,6 +497,22 @@ def test_deterministic_algorithms(conv):
         torch.use_deterministic_algorithms(False)
 
 
+class Tally(nn.ReLU):
+    calls = 0
+
+    def forward(self, x):
+        Tally.calls += 1
+        return super().forward(x)
+
+
+@pytest.mark.parametrize("first", [0.0, 0.1])
+def test_a_grid_may_start_anywhere_and_shares_its_weights(first):
+    Tally.calls = 0
+    model = nn.Sequential(nn.Linear(6, 12), Tally(), nn.Linear(12, 3))
+    evaluation.loss_table(model, X, [first, 0.5, 0.9], moved)
+    assert Tally.calls == 1 + 1 + 3 - (first == 0)  # full, a trial of columns, and each ratio that prunes something
+
+
 def test_losses_of_bfloat16_and_none():
     got = evaluation.loss_table(Net(), X, RATIOS, lambda p, f, y: moved(p, f, y).bfloat16())
     np.testing.assert_allclose(got, evaluation.loss_table(Net(), X, RATIOS, moved), atol=1e-2)
