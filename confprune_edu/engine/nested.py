@@ -47,18 +47,18 @@ def moved(value: Any, device: torch.device) -> Any:
 
 def row_major(value: Any) -> Any:
     """The same structure with its tensors row by row in memory, so that a loss may apply `view` to them."""
-    return tree_map_only(Tensor, lambda t: t.contiguous() if t.layout == torch.strided else t, value)
+    return tree_map_only(Tensor, lambda t: t.contiguous() if _dense(t) else t, value)
 
 
 def untouched(given: Any, inputs: Any) -> bool:
     """Is `given`, a copy of `inputs`, unchanged? False where that is not sure: no dense tensor, or a NaN in it."""
-    return isinstance(given, Tensor) and given.layout == torch.strided and torch.equal(given, inputs)
+    return isinstance(given, Tensor) and _dense(given) and torch.equal(given, inputs)
 
 
 def examples(inputs: Any) -> int | None:
     """How many examples a batch has; None if its form does not tell."""
     if isinstance(inputs, Tensor):
-        return len(inputs) if inputs.ndim else None
+        return inputs.size(0) if inputs.ndim else None
     if isinstance(inputs, Mapping):
         found = {examples(value) for value in inputs.values()}
         return found.pop() if len(found) == 1 else None
@@ -73,16 +73,20 @@ def digest(value: Any) -> str:
     return hashlib.sha256(f"{pruning.digest(parts)} {sorted(rest.items())}".encode()).hexdigest()
 
 
+def _dense(tensor: Tensor) -> bool:
+    return tensor.layout == torch.strided and not tensor.is_nested
+
+
 def _strided(leaf: Any) -> list[Tensor]:
     """The strided tensors that a leaf consists of."""
     if isinstance(leaf, np.ndarray) and leaf.dtype.kind in "biufc":
         return [torch.as_tensor(np.ascontiguousarray(leaf))]
     if not isinstance(leaf, Tensor):
         return []
-    if leaf.layout == torch.strided:
+    if _dense(leaf):
         return [leaf]
-    if leaf.layout == torch.jagged:
-        return [leaf.values(), leaf.offsets()]  # type: ignore[attr-defined]
+    if leaf.is_nested:
+        return list(leaf.unbind())
     return [leaf.to_sparse_coo().coalesce().indices(), leaf.to_sparse_coo().coalesce().values()]
 
 

@@ -151,7 +151,7 @@ def _shown_to_share(task: Task, family: shared.Family, network: nn.Module, input
     wanted = [name for name in task.proof.named("read") if network.get_parameter(name) is not updated]
     run = functools.partial(task.run, network)
     with family.refuse_writes():
-        output, unread = proof.unread(network, wanted, run, inputs) if second else (run(inputs), [])
+        output, unread = proof.unread(network, wanted, run, inputs, family.first) if second else (run(inputs), [])
     if unread:
         raise shared.CannotShare
     return output

@@ -176,9 +176,14 @@ def _exchange(weight: Tensor) -> None:
     weight.copy_((torch.randn_like(flat) if (flat == flat[0]).all() else other).view(weight.shape))
 
 
-def unread(network: nn.Module, weights: Iterable[str], run: Callable[[Any], Any], inputs: Any) -> tuple[Any, list[str]]:
-    """What `run(inputs)` gives, and those of the network's weights that it does not read, or has a copy of."""
-    with Operands([*_lasting(network), *nested.tensors(inputs)]) as seen:
+def unread(
+    network: nn.Module, weights: Iterable[str], run: Callable[[Any], Any], inputs: Any, known: Any = None
+) -> tuple[Any, list[str]]:
+    """What `run(inputs)` gives, and those of the network's weights that it does not read, or has a copy of.
+
+    The tensors in `known` are no such copies.
+    """
+    with Operands([*_lasting(network), *nested.tensors((inputs, known))]) as seen:
         output = run(inputs)
     found = {name: network.get_parameter(name) for name in weights}
     return output, [name for name, w in found.items() if not seen.reads(w) or seen.may_hold(w)]

@@ -35,12 +35,12 @@ def rows(
     grid, rank = _checks.ratios(ratios), pruning.global_rank(model, options.scores, options.weights)
     if executor is not None:
         return _by_workers(executor, model, data, grid, losses, options)
+    one_by_one = functools.partial(columns, model, data, grid, losses, options)
+    if options.finish is not None:
+        return _whole(one_by_one())
     task = passes.prepare(model, data, grid, losses, options)
-    copies = functools.partial(pruning.family, model, grid, options.scores, options.finish, weights=options.weights)
     changed_by_eval = pruning.fingerprint(task.full) != pruning.fingerprint(model)
-    if options.finish is not None or changed_by_eval:
-        return _whole(passes.by_ratio(task, copies()))
-    return _by_batch_or_ratio(task, rank, copies)
+    return _whole(one_by_one()) if changed_by_eval else _by_batch_or_ratio(task, rank, one_by_one)
 
 
 def columns(model: nn.Module, data: Any, ratios: Any, losses: Mapping[str, Loss], options: Options) -> Iterator[Arrays]:
@@ -103,11 +103,11 @@ def _reserved(path: Path, dtype: np.dtype[Any], shape: tuple[int, int]) -> np.me
     return table
 
 
-def _by_batch_or_ratio(task: Task, rank: Tensor, copies: Callable[[], Iterator[nn.Module]]) -> Iterator[Arrays]:
+def _by_batch_or_ratio(task: Task, rank: Tensor, one_by_one: Callable[[], Iterator[Arrays]]) -> Iterator[Arrays]:
     try:
         yield from passes.by_batch(task, rank)
     except shared.CannotShare:  # noticed on the first batch, before any row was given
-        yield from _whole(passes.by_ratio(task, copies()))
+        yield from _whole(one_by_one())  # with copies that have seen no batch yet
 
 
 def _whole(columns: Iterator[Arrays]) -> Iterator[Arrays]:

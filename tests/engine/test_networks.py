@@ -38,7 +38,8 @@ def by_hand(build, batches, call, names):
     full = build()
     full.load_state_dict(source.state_dict())
     with torch.no_grad():
-        wanted = [call(full.eval(), batch) for batch in batches()]
+        full.eval()
+        wanted = [call(full, batch) for batch in batches()]
         columns = [
             torch.cat([moved(call(n, b), y, None) for b, y in zip(batches(), wanted, strict=True)]) for n in networks
         ]
@@ -159,6 +160,15 @@ class Sparse(Net):
         return self.second(torch.sparse.mm(x, self.first.weight.T).relu())
 
 
+class Ragged(Net):
+    def forward(self, x):
+        return torch.stack([self.body(row).sum(0) for row in x.unbind()])
+
+
+def ragged(layout):
+    return lambda x: torch.nested.nested_tensor([x[: k % 3 + 1] for k in range(len(x))], layout=layout)
+
+
 def words(x):
     return ["".join(chr(int(97 + 8 * abs(v)) % 120 + 5) for v in row) for row in x.tolist()]
 
@@ -173,12 +183,14 @@ BATCHES = {
     "tensor inside written": (Deeper, rows(lambda x: {"inner": [x]})),
     "texts": (Texts, rows(words)),
     "packed sequences": (Packed, rows(lambda x: pack_sequence([x[k:] for k in range(len(x))]))),
+    "ragged": (Ragged, rows(ragged(torch.jagged))),
+    "ragged, the old way": (Ragged, rows(ragged(torch.strided))),
     "sparse": (Sparse, rows(lambda x: x.to_sparse())),
     "sparse rows": (Sparse, rows(lambda x: x.to_sparse_csr())),
 }
 
 
-@pytest.mark.filterwarnings("ignore:Sparse CSR tensor support")
+@pytest.mark.filterwarnings("ignore:Sparse CSR tensor support", "ignore:The PyTorch API of nested tensors")
 @pytest.mark.parametrize("way", ["table", "columns", "finished"])
 @pytest.mark.parametrize("case", BATCHES)
 def test_every_ratio_sees_the_same_batch(case, way, unchanged):
@@ -427,6 +439,26 @@ def seeded(build):
     return anew
 
 
+class Noisy(Net):
+    """Draws from a generator of its own."""
+
+    def __init__(self):
+        super().__init__()
+        self.generator = torch.Generator().manual_seed(3)
+
+    def forward(self, x):
+        return self.body(x + torch.randn(x.shape, generator=self.generator) / 4)
+
+
+class Counting(Noisy):
+    """Writes into a weight at each call, too, so that the networks of a grid cannot share it."""
+
+    def forward(self, x):
+        with torch.no_grad():
+            self.second.weight.mul_(1.5)
+        return super().forward(x)
+
+
 LAYERS = {
     "foreign": (seeded(lambda: nn.Sequential(Foreign(6, 8), nn.ReLU(), Foreign(8, 3))), X, ["*.weight"]),
     "foreign and own": (seeded(lambda: nn.Sequential(Foreign(6, 8), nn.Tanh(), nn.Linear(8, 3))), X, ["0.weight"]),
@@ -435,6 +467,8 @@ LAYERS = {
     "unread head, pruned": (Heads, X, None),
     "autocast inside": (Half, X, None),
     "kept inside": (Kept, X, None),
+    "generator of its own": (Noisy, X, None),
+    "writes its weights": (Counting, X, None),
     "kept outside": (Registered, X, None),
     "convolutions": (
         seeded(lambda: nn.Sequential(nn.Conv2d(1, 4, 2), nn.ReLU(), nn.Conv2d(4, 3, 2), nn.Flatten())),
@@ -508,7 +542,7 @@ class Tally(nn.ReLU):
 @pytest.mark.parametrize("first", [0.0, 0.1])
 def test_a_grid_may_start_anywhere_and_shares_its_weights(first):
     Tally.calls = 0
-    model = nn.Sequential(nn.Linear(6, 12), Tally(), nn.Linear(12, 3))
+    model = nn.Sequential(nn.Linear(6, 16), Tally(), nn.Linear(16, 3))
     evaluation.loss_table(model, X, [first, 0.5, 0.9], moved)
     assert Tally.calls == 1 + 1 + 3 - (first == 0)  # full, a trial of columns, and each ratio that prunes something
 
