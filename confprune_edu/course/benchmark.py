@@ -27,7 +27,6 @@ from torch.utils.data import DataLoader, TensorDataset
 
 from confprune_edu import data, evaluation, losses, models, pruning, validation
 from confprune_edu.course.runner import cores
-from confprune_edu.engine.kernels import ONEDNN
 from confprune_edu.plots.picture import BLUE, GREY, Picture, blank, capital, styled, tell
 
 Ways = Mapping[str, Callable[[], Any]]
@@ -102,9 +101,10 @@ def _dense_products(model: nn.Module, n: int, m: int) -> Callable[[], None]:
     weights = [weight * (weight.abs() >= torch.finfo(weight.dtype).tiny) for weight in weights]  # without denormals
     inputs = [torch.rand(n, weight.shape[1]) for weight in weights]
     kernels: list[Callable[[Tensor, Tensor], Tensor]] = [nn.functional.linear]
-    if ONEDNN is not None:
+    onednn = getattr(torch.ops.mkldnn, "_linear_pointwise", None)  # what torch.compile takes
+    if torch.backends.mkldnn.is_available() and onednn is not None:
         kernels.append(lambda x, w: nn.functional.linear(x.to_mkldnn(), w.to_mkldnn()).to_dense())
-        kernels.append(lambda x, w: ONEDNN(x, w, None, "none", [], ""))  # what torch.compile takes
+        kernels.append(lambda x, w: onednn(x, w, None, "none", [], ""))
 
     def products(kernel: Callable[[Tensor, Tensor], Tensor], times: int) -> None:
         with torch.inference_mode():
