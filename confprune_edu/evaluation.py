@@ -64,7 +64,7 @@ def loss_table(
         target(batch) -> its targets, or None. All of a batch, or of a tuple of tensors, is then inputs: two inputs
         without labels are `call=lambda model, batch: model(*batch), target=lambda batch: None`.
     batch_size : int, optional
-        Examples at a time, for tensors; default: as many as stay in the processor's cache, at most 1,280;
+        Examples at a time, for tensors; default: at most 1,280, and fewer if they are large;
         a Dataset is read 256 at a time.
     device : optional
         Where to run; default: where the model is.

@@ -1,4 +1,4 @@
-"""Examples, in whatever form they come, as batches that stay in the processor's cache."""
+"""Examples, in whatever form they come, as batches of a size that is fast and takes little memory."""
 
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any, NamedTuple
@@ -12,8 +12,8 @@ from confprune_edu import _checks
 from confprune_edu.engine import nested
 from confprune_edu.engine.fingerprint import Fingerprinted
 
-# Numbers in one batch of inputs. A larger batch leaves the cache and is slower, above all in a convolution, whose
-# outputs are often larger than its inputs.
+# Numbers in one batch of inputs: a larger batch is no faster and takes more memory, above all in a convolution, whose
+# outputs are often larger than its inputs. A much smaller one is slower.
 BATCH_ELEMENTS, CONVOLUTION_ELEMENTS = 2**20, 2**18
 
 MOST_EXAMPLES = 1280  # in one batch, however small they are
