@@ -27,6 +27,7 @@ from torch.utils.data import DataLoader, TensorDataset
 
 from confprune_edu import data, evaluation, losses, models, pruning, validation
 from confprune_edu.course.runner import cores
+from confprune_edu.engine.kernels import ONEDNN
 from confprune_edu.plots.picture import BLUE, GREY, Picture, blank, capital, styled, tell
 
 Ways = Mapping[str, Callable[[], Any]]
@@ -101,10 +102,9 @@ def _dense_products(model: nn.Module, n: int, m: int) -> Callable[[], None]:
     weights = [weight * (weight.abs() >= torch.finfo(weight.dtype).tiny) for weight in weights]  # without denormals
     inputs = [torch.rand(n, weight.shape[1]) for weight in weights]
     kernels: list[Callable[[Tensor, Tensor], Tensor]] = [nn.functional.linear]
-    onednn = getattr(torch.ops.mkldnn, "_linear_pointwise", None)  # what torch.compile takes
-    if torch.backends.mkldnn.is_available() and onednn is not None:
+    if ONEDNN is not None:
         kernels.append(lambda x, w: nn.functional.linear(x.to_mkldnn(), w.to_mkldnn()).to_dense())
-        kernels.append(lambda x, w: onednn(x, w, None, "none", [], ""))
+        kernels.append(lambda x, w: ONEDNN(x, w, None, "none", [], ""))  # what torch.compile takes
 
     def products(kernel: Callable[[Tensor, Tensor], Tensor], times: int) -> None:
         with torch.inference_mode():

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from confprune_edu.engine.kernels import is_batch_of_vectors, transposed_product
+from confprune_edu.engine.kernels import FastLinear, can_multiply, product
 
 FRESH = 128  # ratios after which the first layer is multiplied anew, so that rounding errors stay small
 
@@ -46,7 +46,7 @@ class FirstLayer:
             return
         updates = self.updates[self.reached + 1 : j + 1]
         if j < self.reached or (j + 1) // FRESH > (self.reached + 1) // FRESH or None in updates:
-            self.outputs = transposed_product(self.weight, self.inputs, self.bias)
+            self.outputs = product(self.inputs.T, self.weight, self.bias, columns=True).T.contiguous()
         else:
             for columns, begins, values in filter(None, updates):
                 self.outputs += functional.embedding_bag(
@@ -82,7 +82,7 @@ def _turned(matrix: Tensor) -> Tensor:
     return matrix.T.clone(memory_format=torch.contiguous_format)
 
 
-class UpdatedLinear(nn.Linear):
+class UpdatedLinear(FastLinear):
     """A linear layer that takes its outputs from a `FirstLayer`, or multiplies where that has none."""
 
     first: FirstLayer
@@ -129,9 +129,9 @@ class FirstCall:
 def updatable(layer: nn.Module, inputs: Any) -> bool:
     """Can a `FirstLayer` give the outputs of this call?"""
     return (
-        type(layer) is nn.Linear
+        type(layer) in (nn.Linear, FastLinear)
         and len(inputs) == 1
-        and is_batch_of_vectors(inputs[0])
+        and can_multiply(inputs[0])
         and inputs[0].dtype == layer.weight.dtype
         and layer.weight.dtype in (torch.float32, torch.float64)
     )

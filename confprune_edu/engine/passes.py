@@ -87,6 +87,7 @@ def prepare(
     weights = list(pruning.prunable(model, options.weights))
     device = next(model.parameters()).device if options.device is None else torch.device(options.device)
     full = pruning.twin(model).to(device).eval()
+    kernels.use_fast_products(full)
     shown = proof.Proof(model, full, weights, call)
     return Task(
         full, grid, losses, read, generators, device, options.progress, weights, call, shown, options.target is not None
@@ -178,6 +179,7 @@ def by_ratio(task: Task, copies: Iterator[nn.Module]) -> Iterator[Arrays]:
 def _columns(task: Task, pruned: nn.Module, ratio: float, answers: list[Answer]) -> Arrays:
     """Losses (n,) of one network on all batches."""
     pruned.to(task.device).to(memory_format=kernels.memory_format(task.full)).eval()
+    kernels.use_fast_products(pruned)
     parts: list[Arrays] = []
     with pruning.same_random_state(*task.generators), torch.inference_mode(), proof.eager():
         for batch, answer in zip_longest(task.read(), answers):

@@ -343,15 +343,21 @@ def test_networks_that_draw_see_the_same_numbers_at_every_ratio_and_others_in_ev
 
 
 def test_a_first_layer_is_multiplied_only_now_and_then(monkeypatch):
-    calls, product = [], first_layer.transposed_product
-    monkeypatch.setattr(first_layer, "transposed_product", lambda *given: calls.append(1) or product(*given))
+    calls, product = [], kernels.product
+
+    def counted(inputs, weight, bias, columns=False):
+        calls.extend([1] * (len(weight) == 30))  # the first layer
+        return product(inputs, weight, bias, columns)
+
+    for module in (first_layer, kernels):
+        monkeypatch.setattr(module, "product", counted)
     monkeypatch.setattr(first_layer, "FRESH", 64)
     model = nn.Sequential(nn.Linear(200, 30), nn.ReLU(), nn.Linear(30, 4))
     evaluation.loss_table(model, torch.randn(20, 200), FINE, moved, batch_size=10)
-    assert len(calls) == 2  # once in each of two batches
+    assert len(calls) == 2 * (1 + 1)  # in each of two batches the full network, and once anew
     calls.clear()
     evaluation.loss_table(model, torch.randn(20, 200), COARSE, moved, batch_size=10)
-    assert len(calls) == 2 * 3  # at ratio 0 nothing has changed
+    assert len(calls) == 2 * (1 + 3)  # at ratio 0 nothing has changed
 
 
 @pytest.mark.parametrize(
@@ -387,27 +393,24 @@ def test_only_plain_linear_layers_of_rows_are_updated(layer, inputs, expected):
         lambda x, w, b: (x.double(), w.double(), b.double()),
     ],
 )
-def test_layers_that_pass_columns_on_give_what_torch_gives(form):
+def test_products_are_those_of_torch_in_every_form(form):
     inputs, weight, bias = form(torch.randn(7, 20), torch.randn(30, 20), torch.randn(30))
-    layer = nn.Sequential(nn.Linear(20, 30, bias=bias is not None))
-    layer[0].weight.data = weight
-    if bias is not None:
-        layer[0].bias.data = bias
-    kernels.pass_columns_on(layer)
     with torch.inference_mode():
-        for given in (inputs, inputs.T.contiguous().T):
-            got, want = layer(given), linear(given, weight, bias)
-            torch.testing.assert_close(got, want, rtol=1e-5, atol=1e-5)
-            if not given.is_contiguous() and given.T.is_contiguous():
-                assert got.T.is_contiguous()
+        got, want = kernels.product(inputs, weight, bias), linear(inputs, weight, bias)
+    torch.testing.assert_close(got, want, rtol=1e-5, atol=1e-5)
+    assert got.is_contiguous()
 
 
-def test_layers_that_pass_columns_on_refuse_wrong_widths():
-    layer = nn.Sequential(nn.Linear(21, 30))
-    kernels.pass_columns_on(layer)
-    for given in (torch.ones(7, 20), torch.ones(20, 7).T):
-        with torch.inference_mode(), pytest.raises(RuntimeError):
-            layer(given)
+def test_wrong_widths_are_refused_by_the_fast_kernel_too():
+    with torch.inference_mode(), pytest.raises(RuntimeError):
+        kernels.product(torch.ones(7, 20), torch.ones(30, 21), None)
+
+
+def test_without_the_fast_kernel_the_table_is_the_same(monkeypatch, mlp, digits):
+    images = digits[0][:200]
+    fast = evaluation.loss_table(mlp, images, FINE, moved)
+    monkeypatch.setattr(kernels, "ONEDNN", None)
+    np.testing.assert_allclose(evaluation.loss_table(mlp, images, FINE, moved), fast, rtol=0, atol=1e-5)
 
 
 def test_errors_do_not_add_up():
