@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 FOLDER = "PolypGen2021_MultiCenterData_v3"
 CENTRES = range(1, 7)
-READER = "2"  # part of the cache's key: to be raised when the same files give other arrays
+READER_VERSION = "2"  # part of the cache's key: to be raised when the same files give other arrays
 
 
 @dataclass(frozen=True, eq=False)
@@ -131,7 +131,7 @@ def polypgen(
         with ThreadPoolExecutor() as pool:
             read = list(pool.map(lambda pair: _read(pair[1], pair[2], size), pairs))
         problems += [one for one in read if isinstance(one, str)]
-        _report(problems, strict)
+        _refuse_or_warn(problems, strict)
         kept = [pair for pair, one in zip(pairs, read, strict=True) if not isinstance(one, str)]
         good = [one for one in read if not isinstance(one, str)]
         if not good:
@@ -237,7 +237,7 @@ def _read(image: Path, mask: Path, size: int) -> tuple[NDArray[np.uint8], NDArra
     return np.ascontiguousarray(resized), np.asarray(inside.resize((size, size), Image.Resampling.NEAREST))
 
 
-def _report(problems: list[str], strict: bool) -> None:
+def _refuse_or_warn(problems: list[str], strict: bool) -> None:
     if not problems:
         return
     if strict:
@@ -256,7 +256,7 @@ def _cache_file(cache: str | Path | bool, size: int, pairs: list[tuple[int, Path
             digests = list(pool.map(_digest_of_file, [file for _, *both in pairs for file in both]))
     except (OSError, RuntimeError):  # RuntimeError: there is no home
         return None
-    key = hashlib.sha256(f"{READER} {size} ".encode() + b"".join(digests))
+    key = hashlib.sha256(f"{READER_VERSION} {size} ".encode() + b"".join(digests))
     return Path(folder, f"polypgen-{size}-{key.hexdigest()[:32]}.safetensors")
 
 

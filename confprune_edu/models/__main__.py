@@ -17,7 +17,7 @@ from torch.optim.swa_utils import update_bn
 from confprune_edu import data, evaluation, losses, pruning
 from confprune_edu.data.assets import size_and_checksum
 from confprune_edu.models.networks import load
-from confprune_edu.models.training import quality, train_mnist_mlp, train_polyp_unet, trained_on
+from confprune_edu.models.training import quality_by_centre, train_mnist_mlp, train_polyp_unet, trained_on
 
 
 def _mnist_mlp(options):
@@ -46,7 +46,8 @@ def _polyp_unet(options):
     )
     weights = {name: v.half() if v.is_floating_point() else v for name, v in model.state_dict().items()}
     model.load_state_dict(weights)
-    return weights, f"trained on {known.sum()} frames; on videos that it never saw:\n" + quality(model, frames[~known])
+    report = f"trained on {known.sum()} frames; on videos that it never saw:"
+    return weights, f"{report}\n{quality_by_centre(model, frames[~known])}"
 
 
 RATIOS = np.arange(100) / 100  # of the recorded losses on digits

@@ -129,7 +129,7 @@ def trained_on(frames: PolypFrames) -> NDArray[np.bool_]:
     return (np.asarray(frames.centre) <= 5) & (np.array(draws) < 0.6)
 
 
-def quality(model: Callable[[Tensor], Tensor], frames: PolypFrames) -> str:
+def quality_by_centre(model: Callable[[Tensor], Tensor], frames: PolypFrames) -> str:
     """Mean Dice and IoU of the frames by centre, as lines of text.
 
     Parameters
@@ -145,7 +145,7 @@ def quality(model: Callable[[Tensor], Tensor], frames: PolypFrames) -> str:
     >>> one = np.array([2]), np.array([0]), ("a.jpg",), ("C2/0001",)   # centre, group, name, video
     >>> from confprune_edu.data import PolypFrames
     >>> frames = PolypFrames(torch.zeros(1, 3, 16, 16), empty, *one)
-    >>> print(quality(lambda images: images[:, :1] - 1, frames))   # finds nothing where there is nothing
+    >>> print(quality_by_centre(lambda images: images[:, :1] - 1, frames))   # finds nothing where there is nothing
     centre  frames   Dice    IoU
     C2           1  1.000  1.000
     all          1  1.000  1.000

@@ -150,7 +150,7 @@ def test_the_cache_depends_on_masks_and_on_which_files_there_are(root, tmp_path)
 def test_another_reader_does_not_trust_an_older_cache(root, tmp_path, monkeypatch):
     draw(root, 3, "a_1")
     load(root, cache=tmp_path / "kept")
-    monkeypatch.setattr(polyps, "READER", "another")
+    monkeypatch.setattr(polyps, "READER_VERSION", "another")
     load(root, cache=tmp_path / "kept")
     assert len(list((tmp_path / "kept").iterdir())) == 2  # and no unfinished file
 

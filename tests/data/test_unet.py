@@ -72,7 +72,7 @@ def test_quality_is_by_centre_and_over_all_frames():
     frames.centre[:] = [2, 2, 2, 5]
     logits = torch.where(frames.masks, 1.0, -1.0)
     logits[0] = -1.0  # the first square is missed
-    lines = training.quality(lambda images: logits, frames).splitlines()
+    lines = training.quality_by_centre(lambda images: logits, frames).splitlines()
     assert [line.split() for line in lines[1:]] == [
         ["C2", "3", "0.667", "0.667"],
         ["C5", "1", "1.000", "1.000"],
