@@ -12,6 +12,7 @@ from torch.nn.utils.rnn import pack_sequence
 from torch.utils.data import DataLoader
 
 from confprune_edu import evaluation, pruning, selective
+from confprune_edu.engine import nested
 
 RATIOS = [0.0, 0.4, 0.8, 0.95]
 
@@ -234,6 +235,22 @@ class Held:
 def test_a_batch_that_cannot_be_copied_is_refused_by_name():
     with pytest.raises(TypeError, match=r"data: a Held cannot be copied.*generator"):
         evaluation.loss_table(Remembered(), loader(rows(Held)), RATIOS, moved)
+
+
+class Movable(Graph):
+    """Moves itself, as batches of graphs and of tokens do."""
+
+    def to(self, device):
+        self.x = self.x.to(device)
+        return self
+
+
+def test_whatever_can_be_moved_is_moved_and_the_callers_stays():
+    far, given = torch.device("meta"), {"graph": Movable(X), "names": ["a"], "rest": (X, pack_sequence([X[0], X[1]]))}
+    got = nested.moved(given, far)
+    assert {tensor.device.type for tensor in nested.tensors((got["graph"], got["rest"][0]))} == {"meta"}
+    assert got["rest"][1].data.is_meta and not got["rest"][1].batch_sizes.is_meta  # which torch wants on the processor
+    assert given["graph"].x is X and got["names"] == ["a"]
 
 
 @pytest.mark.parametrize("wrap", [Dressed, Graph], ids=["UserDict", "object"])
