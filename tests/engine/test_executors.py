@@ -137,7 +137,7 @@ def test_what_a_worker_cannot_find_is_named(monkeypatch):
     monkeypatch.setattr(Homeless, "__module__", "__main__")
     monkeypatch.setattr(sys.modules["__main__"], "Homeless", Homeless, raising=False)
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)  # no cloudpickle, which sends the class itself
-    with spawned(1) as executor, pytest.raises(TypeError, match=r"'Homeless' .* into a module of its own"):
+    with spawned(1) as executor, pytest.raises(TypeError, match=r"'Homeless'.* into a module of its own"):
         evaluation.loss_table(Homeless(4, 3), torch.ones(8, 4), [0.5], losses.disagreement, executor=executor)
 
 
