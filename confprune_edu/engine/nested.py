@@ -38,7 +38,7 @@ def moved(value: Any, device: torch.device) -> Any:
 
     def to(part: Any) -> Any:
         if isinstance(part, Tensor):
-            return part.to(device)
+            return part if part.device == device else part.to(device)  # torch 2.6 moves no ragged tensor
         elsewhere = hasattr(part, "to") and any(tensor.device != device for tensor in tensors(part))
         return copied(part).to(device) if elsewhere else part
 
