@@ -48,6 +48,21 @@ def test_a_lesson_begins_with_its_number_and_its_question(lesson):
     assert re.search(r"\*\*Needs torch:\*\* (\w+)", head)[1] == ("yes" if lesson.torch else "no")
 
 
+def study_minutes(name):
+    """An estimate: 200 words a minute, a minute a code cell (read, run, look), ten minutes an exercise."""
+    cells = json.loads((ROOT / "notebooks" / f"{name}.ipynb").read_text(encoding="utf-8"))["cells"]
+    code = sum(cell["cell_type"] == "code" for cell in cells)
+    exercises = re.findall(r"^\*\*\d\. ", text(name).partition("\n## Exercises\n")[2], re.MULTILINE)
+    assert exercises
+    return len(text(name).split()) / 200 + code + 10 * len(exercises)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_study_time_is_right_within_a_third(name):
+    (stated,) = re.findall(r"\*\*Study time:\*\* about (\d+) min with the exercises\.", texts(name)[0])
+    assert 2 / 3 < int(stated) / study_minutes(name) < 4 / 3, study_minutes(name)
+
+
 @pytest.mark.parametrize(("lesson", "following"), [*pairwise(LESSONS), (LESSONS[-1], None)])
 def test_a_lesson_ends_with_a_link_to_the_next(lesson, following):
     links = re.findall(r"^\*\*Next:\*\* (.*)$", texts(lesson.name)[-1], re.MULTILINE)
