@@ -27,7 +27,7 @@ class Splits:
     risk : float64 array, shape (trials,)
         Mean loss at that ratio over the whole table, the risk of the population that is split; NaN likewise.
     test_risk : float64 array, shape (trials,)
-        Mean loss at that ratio over the examples left out; NaN likewise.
+        Mean loss at that ratio over the examples that were not drawn; NaN likewise.
     alpha, delta : float
     wrong : bool array, shape (trials,)
         Whether any certified ratio, the largest or not, has a risk above alpha.
@@ -76,15 +76,18 @@ def repeated_splits(
     trials: int = 1000,
     seed: int = 0,
     loss_range: tuple[float, float] = (0.0, 1.0),
+    replace: bool = False,
 ) -> Splits:
-    """Calibrate on `trials` random subsets of a loss table and look at the rest.
+    """Calibrate on `trials` random parts of a loss table and look at the rest.
 
-    The table's rows are the population: its column means are the true risks, so that a false certificate is
-    seen, not estimated. Drawing without replacement makes sums only more concentrated in convex order (Hoeffding, 1963,
-    theorem 4), so that hoeffding and tight stay valid, and with them bentkus, hoeffding_bentkus and prw, which are
-    never below tight. `binomial` is a tail, not a convex bound: without replacement it keeps every level up to 1/2
-    where alpha is at most 1/2, and may exceed it elsewhere. For `betting` no proof is known to us, and `clt` promises
-    nothing.
+    The table's rows are the population: its column means are the true risks, so that a false certificate is seen, not
+    estimated. With `replace` the draws are independent, and every p-value's guarantee holds as it stands.
+
+    Without it sums are only more concentrated in convex order (Hoeffding, 1963, theorem 4), so that hoeffding and tight
+    stay valid, and with them bentkus, hoeffding_bentkus and prw, which are never below tight. `binomial` keeps every
+    level up to 1/4 for alpha < 1 - 1/n: the errors count like n independent coins of unequal bias (Vatutin and
+    Mikhailov, 1982), which show c <= n alpha - 1 or fewer no more often than equal ones do (Hoeffding, 1956, theorem
+    4), and no larger c has a p-value of at most 1/4 (Greenberg and Mohri, 2014). For `betting` no proof is known to us.
 
     Parameters
     ----------
@@ -98,6 +101,8 @@ def repeated_splits(
         Number of splits.
     seed : int
         Seed of the splits.
+    replace : bool
+        Draw with replacement (the bootstrap): an example may come several times.
 
     Returns
     -------
@@ -115,10 +120,10 @@ def repeated_splits(
     size = _checks.calibration_size(n_calibration, len(table))
     count = _checks.positive_int(trials, "trials")
     x, level = pvalues.rescale(table, plan.alpha, low, high)
-    sums, p = _split(x, level, size, p_value, count, np.random.default_rng(seed))
+    p, rest = _split(x, level, size, p_value, count, np.random.default_rng(seed), replace)
     rejected = plan.reject(p)
     last = np.where(rejected.any(axis=1), rejected.shape[1] - 1 - np.argmax(rejected[:, ::-1], axis=1), -1)
-    test_means = (pvalues.loss_sums(x)[last] - sums[np.arange(count), last]) / (len(x) - size)
+    test_means = rest[np.arange(count), last]
     means = pvalues.loss_sums(table) / len(table)
     found = last >= 0
     return Splits(
@@ -239,22 +244,33 @@ def _drawn(law: Law, risks: Floats, n: int, rng: np.random.Generator) -> NDArray
 
 
 def _split(
-    table: NDArray[Any], alpha: float, size: int, p_value: str, trials: int, rng: np.random.Generator
-) -> tuple[NDArray[Any], Floats]:
-    """Sums of the losses and p-values, (trials, m) each, of random subsets of `size` rows."""
+    table: NDArray[Any], alpha: float, size: int, p_value: str, trials: int, rng: np.random.Generator, replace: bool
+) -> tuple[Floats, Floats]:
+    """P-values of `size` rows drawn at random, and mean losses of the rows that were not drawn, (trials, m) each."""
     counts = table.dtype.kind != "f" or (p_value == "binomial" and bool(((table == 0) | (table == 1)).all()))
     exact = np.float32 if counts and len(table) < 2**24 else np.float64  # counts below 2**24 are exact in float32
     values: NDArray[Any] = table.astype(exact)
-    sums, p = [], []
+    sums, p, rest = [], [], []
     for some in _chunks(trials, 100):
-        keys = rng.random((some, len(table)))  # the rows with the smallest keys are drawn
-        drawn = keys <= np.partition(keys, size - 1, axis=1)[:, size - 1, None]
-        sums.append(np.matmul(drawn.astype(exact), values))
+        times = _draw(some, len(table), size, rng, replace)  # how often each row was drawn, (some, n)
+        sums.append(np.matmul(times.astype(exact), values))
+        seen = np.matmul((times > 0).astype(exact), values) if replace else sums[-1]
+        rest.append((pvalues.loss_sums(table) - seen) / (times == 0).sum(axis=1, keepdims=True))
         if p_value not in pvalues.FROM_SUM:
-            p += [pvalues.FROM_LOSSES[p_value](table[rng.permutation(np.flatnonzero(rows))], alpha) for rows in drawn]
+            drawn = (np.repeat(np.arange(len(table)), row) for row in times)
+            p += [pvalues.FROM_LOSSES[p_value](table[rng.permutation(rows)], alpha) for rows in drawn]
     total = np.concatenate(sums)
     total = np.rint(total).astype(np.int64) if counts else total
-    return total, pvalues.FROM_SUM[p_value](total, size, alpha) if p_value in pvalues.FROM_SUM else np.array(p)
+    found = pvalues.FROM_SUM[p_value](total, size, alpha) if p_value in pvalues.FROM_SUM else np.array(p)
+    return found, np.concatenate(rest)
+
+
+def _draw(trials: int, n: int, size: int, rng: np.random.Generator, replace: bool) -> NDArray[Any]:
+    if replace:
+        rows = rng.integers(n, size=(trials, size)) + n * np.arange(trials)[:, None]
+        return np.bincount(rows.ravel(), minlength=trials * n).reshape(trials, n)
+    keys = rng.random((trials, n))  # the rows with the smallest keys are drawn
+    return keys <= np.partition(keys, size - 1, axis=1)[:, size - 1, None]
 
 
 def _chunks(total: int, size: int) -> list[int]:

@@ -74,11 +74,12 @@ def selective_splits(
     trials: int = 1000,
     seed: int = 0,
     loss_range: tuple[float, float] = (0.0, 1.0),
+    replace: bool = False,
 ) -> SelectiveSplits:
-    """`selective.calibrate_losses` on `trials` random subsets of two tables, and the truth about what it certified.
+    """`selective.calibrate_losses` on `trials` random parts of two tables, and the truth about what it certified.
 
-    The rows of the tables are the population, as in `validation.repeated_splits`, which also says what drawing
-    without replacement means for the p-values.
+    The rows of the tables are the population, as in `validation.repeated_splits`, which also says what drawing without
+    replacement means for the p-values.
 
     Parameters
     ----------
@@ -90,6 +91,8 @@ def selective_splits(
         How the pair is chosen, as in `SelectiveCalibration.best`.
     trials, seed : int
         Number of splits, and their seed.
+    replace : bool
+        Draw with replacement (the bootstrap): draws are independent.
 
     Returns
     -------
@@ -117,7 +120,8 @@ def selective_splits(
     false = _breaks(*true, plan.alpha, plan.floor)
     rng, wrong, chosen = np.random.default_rng(seed), [], []
     for _ in range(_checks.positive_int(trials, "trials")):
-        outcome = plan.test(tables, rng.permutation(len(tables.losses))[:size])
+        n = len(tables.losses)
+        outcome = plan.test(tables, rng.integers(n, size=size) if replace else rng.permutation(n)[:size])
         share = outcome.counts.selected / outcome.n
         wrong.append((outcome.rejected & false).any())
         chosen.append(pick(outcome.rejected, share, by, min_coverage) or (-1, -1))

@@ -2,11 +2,11 @@
 
 import numpy as np
 import pytest
-from scipy.stats import binomtest, hypergeom
+from scipy.stats import binom, binomtest, hypergeom
 
 from confprune_edu import pvalues, validation
 from confprune_edu.calibration import calibrate_losses
-from confprune_edu.validation import error_rate, repeated_splits
+from confprune_edu.validation import error_rate, repeated_splits, selective_splits
 
 LAWS = {
     law.__name__: law for law in (validation.bernoulli, validation.independent, validation.beta, validation.two_point)
@@ -195,12 +195,52 @@ def test_a_false_certificate_below_the_largest_is_seen():
     assert rate.evidence < 1e-4
 
 
-def excess_without_replacement(alpha, level):
+# With replacement the errors among n draws are binomial, without it they are hypergeometric
+
+WRONG = np.random.default_rng(0).permutation(np.arange(200) < 24)[:, None]  # a risk of 0.12
+CHANCES = {True: binom(60, 0.12).cdf, False: hypergeom(200, 24, 60).cdf}
+
+
+def by_plain(**settings):
+    return repeated_splits(WRONG, [0.5], **settings)
+
+
+def by_pairs(**settings):
+    return selective_splits(np.ones_like(WRONG, dtype=float), WRONG, [0.5], [0.9], **settings)
+
+
+@pytest.mark.parametrize("splits", [by_plain, by_pairs])
+@pytest.mark.parametrize("replace", [True, False])
+def test_the_law_of_the_draws_is_known(splits, replace):
+    settings = dict(n_calibration=60, alpha=0.1, delta=0.15, p_value="binomial", trials=4000, seed=2)
+    certified = round((1 - splits(replace=replace, **settings).abstained) * 4000)
+    most = int(binom.ppf(0.15, 60, 0.1)) - 1  # errors with which 0.12 is certified
+    assert binom.cdf(most, 60, 0.1) <= 0.15 < binom.cdf(most + 1, 60, 0.1)
+    assert binomtest(certified, 4000, CHANCES[replace](most)).pvalue > 1e-4
+    assert binomtest(certified, 4000, CHANCES[not replace](most)).pvalue < 1e-4
+
+
+def test_an_example_that_came_twice_counts_twice_and_the_others_are_left():
+    table = 0.25 ** np.arange(1, 13)[:, None]
+    settings = dict(n_calibration=3, trials=300, alpha=0.9, delta=0.9, seed=1, replace=True)
+    got = repeated_splits(table, [0.5], **settings)
+    again = repeated_splits(table, [0.5], p_value="betting", **settings)
+    draws = np.random.default_rng(1)
+    rows = np.concatenate([draws.integers(12, size=(100, 3)) for _ in range(3)])
+    left = [np.setdiff1d(np.arange(12), row) for row in rows]
+    np.testing.assert_allclose(got.test_risk, [table[rest].mean() for rest in left], rtol=1e-12)
+    assert {len(rest) for rest in left} > {9} and np.isfinite(again.ratio).all()
+    p = [repeated_splits(table, [0.5], **settings | {"delta": d}).abstained for d in (0.001, 0.01)]
+    want = pvalues.tight(table[rows, 0].sum(axis=1), 3, 0.9)
+    assert p == [np.mean(want > 0.001), np.mean(want > 0.01)]
+
+
+def excess_without_replacement(alpha, level, least=1):
     """max of P[p <= u] - u over u up to `level`, exactly, for the least dangerous populations of up to 14 examples."""
     worst = -1.0
-    for size in range(2, 15):
+    for size in range(least + 1, 15):
         wrong = min(int(np.floor(size * alpha)) + 1, size)  # the fewest errors with a risk above alpha
-        for n in range(1, size):
+        for n in range(least, size):
             counts = np.arange(n + 1)
             p, chance = pvalues.binomial(counts, n, alpha), hypergeom.cdf(counts, size, wrong, n)
             worst = max(worst, (chance - p)[p <= level].max(initial=-1.0))
@@ -212,6 +252,12 @@ def test_binomial_without_replacement_holds_for_alpha_and_levels_up_to_a_half():
     assert max(excess_without_replacement(alpha, 0.5) for alpha in alphas) <= 1e-12
     assert excess_without_replacement(0.4, 1.0) > 1e-3  # beyond 1/2 it fails
     assert excess_without_replacement(13 / 14 - 1e-9, 0.5) > 1e-3  # and for larger alpha
+
+
+def test_binomial_without_replacement_holds_for_levels_up_to_a_quarter_as_proved():
+    alphas = [0.05, 1 / 7 - 1e-9, 0.3, 0.5, 0.6, 5 / 7 - 1e-9, 0.75, 0.8, 6 / 7 - 1e-9, 0.9]
+    assert max(excess_without_replacement(a, 0.25, int(1 / (1 - a)) + 1) for a in alphas) <= 1e-12  # alpha < 1 - 1/n
+    assert excess_without_replacement(0.8, 0.5, 6) > 1e-3  # beyond a quarter it may fail
 
 
 SPLITS = dict(losses=np.zeros((9, 2)), ratios=[0.2, 0.6], n_calibration=5, alpha=0.1, delta=0.1, trials=3)
