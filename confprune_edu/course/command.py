@@ -1,8 +1,8 @@
-"""The `confprune` command: list the course's notebooks, run them, open them in JupyterLab.
+"""The `confprune` command: open the course in JupyterLab, list its notebooks, run them.
 
+    confprune start lessons
     confprune list
     confprune run 05 -p alpha 0.05
-    confprune lab
     confprune html --out site
     confprune doctor
 
@@ -43,12 +43,19 @@ def run_command(arguments: Namespace) -> int:
     jobs = runner.side_by_side(available_mb()) if arguments.jobs is None else arguments.jobs
     outcomes = runner.run_notebooks(assigned, output_dir, timeout=arguments.timeout, jobs=jobs)
     print(runner.summary(outcomes))
+    print(f"\nThe executed copies are in {output_dir.resolve()}")
     return int(any(outcome.failure for outcome in outcomes))
 
 
-def lab_command(arguments: Namespace) -> int:
-    """`confprune lab`: become JupyterLab on the notebooks, on this machine only, its token left on."""
-    options = [f"--ServerApp.root_dir={notebooks.notebooks_folder()}", "--ServerApp.ip=127.0.0.1"]
+def start_command(arguments: Namespace) -> int:
+    """`confprune start`: the lessons as the reader's own copy; become JupyterLab on it, its token left on."""
+    folder = notebooks.notebooks_folder()
+    copies = notebooks.make_output_dir(arguments.folder, folder).resolve()
+    new = notebooks.copy_lessons(folder, copies)
+    kept = len(notebooks.course_notebooks(folder)) - len(new)
+    print(f"{copies}: {len(new)} lessons copied, {kept} left as they are (to begin one again, delete its copy)")
+    first = notebooks.course_notebooks(folder)[0].name
+    options = [f"--ServerApp.root_dir={copies}", f"--LabApp.default_url=/lab/tree/{first}", "--ServerApp.ip=127.0.0.1"]
     return become("jupyterlab", options, "--ServerApp.port", arguments)
 
 
@@ -61,9 +68,16 @@ def app_command(arguments: Namespace) -> int:
 
 
 def become(module: str, options: Sequence[str], port: str, arguments: Namespace) -> int:
-    """Replace this process by `python -m module`, so that Ctrl-C and signals reach it directly."""
+    """Replace this process by `python -m module`, so that Ctrl-C and signals reach it directly.
+
+    Kernels take one thread, as in `confprune run`, and JupyterLab asks nobody whether to fetch news.
+    """
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+    settings = [str(Path(__file__).resolve().parent / "jupyter"), os.environ.get("JUPYTER_CONFIG_PATH", "")]
+    os.environ["JUPYTER_CONFIG_PATH"] = os.pathsep.join(filter(None, settings))
     chosen = [] if arguments.port is None else [f"{port}={arguments.port}"]
     command = [sys.executable, "-m", module, *options, *chosen, *arguments.extra]
+    sys.stdout.flush()  # what was printed would be lost with this process
     if sys.platform == "win32":  # exec on Windows splits paths at their spaces and gives the prompt back at once
         return subprocess.call(command)
     os.execv(command[0], command)
@@ -124,15 +138,15 @@ def build_parser() -> argparse.ArgumentParser:
     measured.set_defaults(command=bench_command)
     measured.add_argument("--quick", action="store_true", help="small sizes, one round: does it work?")
     measured.add_argument("--chart", type=Path, metavar="FILE", help="PNG file to draw the tables into")
-    doors = {
-        "lab": (lab_command, "open JupyterLab on the notebooks"),
-        "app": (app_command, "one explorer as a web page, with voila"),
-    }
-    for name, (command, what) in doors.items():
-        opened = commands.add_parser(name, help=what)
-        opened.set_defaults(command=command)
+    start = commands.add_parser("start", aliases=["lab"], help="copy the lessons once, open the copies in JupyterLab")
+    start.set_defaults(command=start_command)
+    lessons = Path("lessons")
+    start.add_argument("folder", nargs="?", type=Path, default=lessons, metavar="DIR", help="your copy (%(default)s)")
+    app = commands.add_parser("app", help="one explorer as a web page, with voila")
+    app.set_defaults(command=app_command)
+    for opened in (start, app):
+        opened.epilog = "What follows -- is handed on, such as: -- --no-browser"
         opened.add_argument("--port", type=int, help="port on 127.0.0.1; 0: any free one")
-        opened.add_argument("extra", nargs="*", metavar="-- OPTION", help="options handed on")
     site = commands.add_parser("html", help="write the executed course as a static site, with slides")
     site.set_defaults(command=html_command)
     site.add_argument("--out", type=Path, default=Path("site"), metavar="DIR", help="folder of the site (%(default)s)")
@@ -153,7 +167,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")  # a terminal that knows ASCII only shows ? for a Greek letter
     parser = build_parser()
-    arguments = parser.parse_args(argv)
+    words = sys.argv[1:] if argv is None else list(argv)
+    end = words.index("--") if "--" in words else len(words)
+    arguments = parser.parse_args(words[:end])
+    arguments.extra = words[end + 1 :]
+    if arguments.extra and "port" not in arguments:
+        parser.error("only start and app hand on what follows --")
     if "command" not in arguments:
         parser.print_help()
         return 0

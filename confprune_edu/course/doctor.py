@@ -15,7 +15,7 @@ from pathlib import Path
 
 from confprune_edu import memory
 from confprune_edu.course import runner
-from confprune_edu.course.notebooks import LESSONS, WIDTH, notebooks_folder
+from confprune_edu.course.notebooks import LESSONS, WIDTH
 
 PATIENCE = 60  # seconds for a kernel to start, to answer, to run a cell: a busy machine takes its time
 REINSTALL = "mend what this line names, else: python -m pip install -e ."
@@ -82,12 +82,11 @@ def cores() -> str:
 
 
 def writing() -> str:
-    """Notebooks can be saved, `confprune run` can leave its copies, kernels can be reached."""
+    """`confprune start` and `run` can leave their copies, kernels can be reached."""
     from jupyter_core.paths import jupyter_runtime_dir
 
     folders = {
-        "notebooks": (notebooks_folder(), "copy the notebooks to a folder of your own"),
-        "this folder": (Path(), "change to a folder of your own, or name one: confprune run --output-dir DIR"),
+        "this folder": (Path(), "change to a folder of your own, or name one: confprune start DIR"),
         "Jupyter's files": (Path(jupyter_runtime_dir()), "name another: export JUPYTER_RUNTIME_DIR=DIR"),
     }
     wrong, advices = [], []

@@ -1,6 +1,7 @@
 """The notebooks of the course: which there are, and their parameters."""
 
 import json
+import operator
 import re
 import textwrap
 from collections.abc import Iterable, Mapping
@@ -119,16 +120,72 @@ def assign(parameters: Mapping[str, Any], notebooks: Iterable[Path]) -> dict[Pat
     Raises
     ------
     Refused
-        A parameter that none of the notebooks has (papermill itself would only warn and run with the default).
+        A parameter that none of the notebooks has (papermill itself would only warn and run with the default), or a
+        value that a notebook does not take, see `check_value`.
     """
     from papermill import inspect_notebook
 
-    known = {path: set(inspect_notebook(path)) if parameters else set() for path in notebooks}
-    everywhere = sorted({name for names in known.values() for name in names})
+    known = {path: inspect_notebook(path) if parameters else {} for path in notebooks}
+    everywhere = sorted({name for entries in known.values() for name in entries})
     for name in parameters:
         if name not in everywhere:
             raise Refused(f"no chosen notebook has a parameter {name!r}; they have: {', '.join(everywhere) or 'none'}")
-    return {path: {k: v for k, v in parameters.items() if k in names} for path, names in known.items()}
+    assigned = {path: {k: v for k, v in parameters.items() if k in entries} for path, entries in known.items()}
+    for path, values in assigned.items():
+        for name, value in values.items():
+            check_value(path.stem, known[path][name], value)
+    return assigned
+
+
+TYPES: dict[str, tuple[type, ...]] = {"float": (float, int), "int": (int,), "str": (str,), "bool": (bool,)}
+LIMITS = {"above": operator.gt, "at least": operator.ge, "below": operator.lt, "at most": operator.le}
+
+
+def check_value(notebook: str, parameter: Mapping[str, str], value: Any) -> None:
+    """Refuse a value that is not of the parameter's type, or not what the comment beside it says that it may be.
+
+    Parameters
+    ----------
+    notebook : str
+        The notebook's name, for the message.
+    parameter : mapping
+        What papermill found: `name`, `inferred_type_name`, and `help`, the comment. Of a comment the words "above",
+        "at least", "below" and "at most" before a number are read, and a list after "one of", see `choices`.
+    value
+        As `parameter_value` gives it.
+
+    >>> alpha = {"name": "alpha", "inferred_type_name": "float", "help": "tolerated risk; above 0, below 1"}
+    >>> check_value("05_mnist", alpha, 0.05)
+    >>> check_value("05_mnist", alpha, 5)
+    Traceback (most recent call last):
+    confprune_edu.course.notebooks.Refused: 05_mnist: alpha must be above 0, below 1; got 5
+    """
+    kind, comment = parameter["inferred_type_name"], parameter["help"]
+    options = choices(comment)
+    limits = re.findall(rf"({'|'.join(LIMITS)}) (\d[\d,]*(?:\.\d+)?)", comment)
+    if kind in TYPES and type(value) not in TYPES[kind]:
+        wanted = f"of type {kind}"
+    elif options and value not in options:
+        wanted = f"one of {', '.join(options)}"
+    elif not all(LIMITS[word](value, float(number.replace(",", ""))) for word, number in limits):
+        wanted = ", ".join(f"{word} {number.rstrip(',')}" for word, number in limits)
+    else:
+        return
+    raise Refused(f"{notebook}: {parameter['name']} must be {wanted}; got {value!r}")
+
+
+def choices(comment: str) -> list[str]:
+    """The names that stand after "one of" in the comment on a parameter, or in the table of `data` named there.
+
+    >>> choices("one of rows, path; the rule"), choices("tolerated risk"), choices("one of data.POLYP_LOSSES")[:2]
+    (['rows', 'path'], [], ['one_minus_iou', 'one_minus_dice'])
+    """
+    found = re.search(r"one of (?:data\.(\w+)|(\w+(?:, \w+)*))", comment)
+    if found and found[1]:
+        from confprune_edu import data
+
+        return list(getattr(data, found[1]))
+    return found[2].split(", ") if found else []
 
 
 def read_notebook(path: Path) -> "NotebookNode":
@@ -171,12 +228,13 @@ def listing(path: Path) -> str:
     for name, parameter in inspect_notebook(path).items():
         kind = parameter["inferred_type_name"].replace("None", "any type")
         definition = f"{name}: {kind} = {parameter['default']}"
-        lines += [f"    {definition:<30}  {parameter['help']}".rstrip()]
+        comment = re.sub(r"data\.\w+", ", ".join(choices(parameter["help"])), parameter["help"])
+        lines += [f"    {definition:<30}  {comment}".rstrip()]
     return "\n".join(textwrap.fill(line, WIDTH, subsequent_indent=" " * 8) for line in lines)
 
 
 def make_output_dir(output_dir: Path, folder: Path) -> Path:
-    """Make the folder for the executed copies, unless it is `folder`: the course's own notebooks are never changed."""
+    """Make the folder for copies, unless it is `folder`: the course's own notebooks are never changed."""
     try:
         output_dir.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -184,3 +242,19 @@ def make_output_dir(output_dir: Path, folder: Path) -> Path:
     if output_dir.samefile(folder):
         raise Refused(f"{output_dir} is the notebooks' own folder; choose another")
     return output_dir
+
+
+def copy_lessons(folder: Path, copies: Path) -> list[Path]:
+    """Copy the notebooks of `folder` that `copies` lacks, without outputs; the paths of the new ones.
+
+    A copy that is there is the reader's own, and stays as it is.
+    """
+    import nbformat
+
+    missing = {path: copies / path.name for path in course_notebooks(folder) if not (copies / path.name).exists()}
+    for path, copy in missing.items():
+        notebook = read_notebook(path)
+        for cell in code_cells(notebook):
+            cell.outputs, cell.execution_count = [], None
+        nbformat.write(notebook, copy)
+    return list(missing.values())

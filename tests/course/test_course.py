@@ -1,5 +1,6 @@
 """The `confprune` command, on small notebooks made here."""
 
+import ast
 import errno
 import gc
 import json
@@ -20,10 +21,11 @@ from types import SimpleNamespace
 import nbformat
 import papermill
 import pytest
-from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
+from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
 
-from confprune_edu import __version__
+from confprune_edu import __version__, data, pvalues
 from confprune_edu.course import command, notebooks, runner
+from confprune_edu.selective import procedures
 
 PYTHON = {"kernelspec": {"name": "elsewhere", "display_name": "Elsewhere", "language": "python"}}
 
@@ -68,7 +70,7 @@ grid: list = [0.5]
 name: str = "tight"
 loud: bool = False
 seed: int = 1"""
-SETTINGS = {"alpha": "5e-2", "n": "7", "grid": "[0.1, 0.2]", "loud": "True", "seed": "None", "name": "exact"}
+SETTINGS = {"alpha": "5e-2", "n": "7", "grid": "[0.1, 0.2]", "loud": "True", "seed": "3", "name": "exact"}
 INTERACT = """\
 import ipywidgets
 @ipywidgets.interact(a=(0, 3))
@@ -114,7 +116,11 @@ def test_run_reports_every_notebook_and_exits_1(whole):
     assert list(whole.rows) == [name.removesuffix(".ipynb") for name in sorted(whole.before)]
     failed = {name for name, row in whole.rows.items() if row[2] == "FAILED"}
     assert failed == {"02_fails", "04_widget", "07_dies"}
-    assert max(map(len, whole.text.splitlines())) <= 100
+    assert max(map(len, whole.text.splitlines()[:-1])) <= 100
+
+
+def test_run_says_where_the_copies_are(whole):
+    assert whole.text.endswith(f"\n\nThe executed copies are in {whole.out.resolve()}\n")
 
 
 def test_run_leaves_the_sources_byte_identical(whole):
@@ -140,7 +146,7 @@ def test_run_names_the_cell_in_which_a_kernel_died(whole):
 
 
 def test_run_passes_typed_parameters_and_shows_the_headline(whole):
-    assert whole.rows["01_ok"][2] == "(0.05, 7, [0.1, 0.2], 'exact', True, None)"
+    assert whole.rows["01_ok"][2] == "(0.05, 7, [0.1, 0.2], 'exact', True, 3)"
 
 
 def test_headline_is_empty_without_the_tag_and_the_last_output_with_it(whole):
@@ -206,7 +212,7 @@ def test_a_full_disk_is_told_of_the_notebook_that_it_cut_off(folder, capsys, mon
     assert command.main(["run"]) == 1
     out = capsys.readouterr().out
     assert {name: row[2] for name, row in rows(out).items()} == {"01_cut": "FAILED", "02_whole": "42"}
-    assert out.endswith("FAILED 01_cut\n  OSError: [Errno 28] No space left on device\n")
+    assert "FAILED 01_cut\n  OSError: [Errno 28] No space left on device\n" in out
 
 
 def test_jobs_are_as_many_as_cores_and_memory_allow(monkeypatch):
@@ -342,6 +348,62 @@ def test_a_parameter_goes_to_the_notebooks_that_have_it(folder):
     assert notebooks.assign({"alpha": 0.2}, [one, two]) == {one: {"alpha": 0.2}, two: {}}
 
 
+TYPED = """\
+alpha: float = 0.1  # tolerated risk; above 0, below 1
+n: int = 100  # examples; at least 1, at most 4,000: the others test
+share: float = 0.5  # at least 0, at most 1
+loss: str = "error"  # one of error, accuracy_drop
+video: str = "one_minus_iou"  # one of data.POLYP_LOSSES
+loud: bool = False"""
+REFUSED = {
+    ("alpha", "1"): "alpha must be above 0, below 1; got 1",
+    ("alpha", "0.0"): "alpha must be above 0, below 1; got 0.0",
+    ("alpha", "small"): "alpha must be of type float; got 'small'",
+    ("alpha", "True"): "alpha must be of type float; got True",
+    ("alpha", "[0.1, 0.2]"): "alpha must be of type float; got [0.1, 0.2]",
+    ("n", "0"): "n must be at least 1, at most 4,000; got 0",
+    ("n", "4001"): "n must be at least 1, at most 4,000; got 4001",
+    ("n", "50.0"): "n must be of type int; got 50.0",
+    ("share", "1.1"): "share must be at least 0, at most 1; got 1.1",
+    ("loss", "wrongname"): "loss must be one of error, accuracy_drop; got 'wrongname'",
+    ("loss", "None"): "loss must be of type str; got None",
+    ("video", "error"): f"video must be one of {', '.join(data.POLYP_LOSSES)}; got 'error'",
+    ("loud", "1"): "loud must be of type bool; got 1",
+}
+
+
+@pytest.mark.parametrize(("setting", "why"), REFUSED.items())
+def test_a_value_that_the_comment_rules_out_is_refused_before_anything_runs(folder, capsys, setting, why):
+    write(folder, "01_one", code(TYPED, "parameters"))
+    assert refusal(capsys, "run", "-p", *setting) == f"confprune: 01_one: {why}\n"
+
+
+def test_values_at_the_limits_are_taken(folder):
+    one = write(folder, "01_one", code(TYPED, "parameters"))
+    values = {"alpha": 0.999, "n": 4000, "share": 1, "loss": "accuracy_drop", "video": "one_minus_dice", "loud": True}
+    assert notebooks.assign(values, [one]) == {one: values}
+    assert notebooks.assign({"n": 1, "share": 0.0}, [one]) == {one: {"n": 1, "share": 0.0}}
+
+
+CHOICES = {
+    "p_value": pvalues.METHODS,
+    "procedure": (*procedures.BY_NAME, "split"),
+    "loss": ("degradation", "disagreement", "error", "accuracy_drop", *data.POLYP_LOSSES),
+}
+
+
+@pytest.mark.parametrize("lesson", notebooks.LESSONS, ids=lambda lesson: lesson.name)
+def test_the_comments_of_the_lessons_allow_their_defaults_and_name_what_exists(lesson):
+    path = notebooks.notebooks_folder() / f"{lesson.name}.ipynb"
+    for name, parameter in papermill.inspect_notebook(path).items():
+        notebooks.check_value(lesson.name, parameter, ast.literal_eval(parameter["default"]))
+        if name in CHOICES:
+            found = notebooks.choices(parameter["help"])
+            assert len(found) > 1 and set(found) <= set(CHOICES[name])
+        elif parameter["inferred_type_name"] != "str":
+            assert re.search("above|at least", parameter["help"]), f"{name}: no limit"
+
+
 def test_the_notebooks_folder_is_no_output_dir(folder, capsys):
     source = write(folder, "01_one", code("1"))
     before = source.read_bytes()
@@ -424,32 +486,105 @@ def test_help_imports_nothing_heavy():
     assert run.stderr == "set()\n"
 
 
-# JupyterLab
+# A reader's own copy, in JupyterLab
 
 
-def test_lab_hands_on_port_and_options(folder, monkeypatch):
-    write(folder, "01_one")
+@pytest.fixture
+def replaced(monkeypatch):
+    """The command lines by which this process would have been replaced."""
+    lines = []
     monkeypatch.setattr(sys, "platform", "linux")
-    replaced = []
-    monkeypatch.setattr(os, "execv", lambda program, argv: replaced.append((program, argv)))
-    command.main(["lab", "--port", "0", "--", "--no-browser", "--debug"])
-    settings = [f"--ServerApp.root_dir={folder}", "--ServerApp.ip=127.0.0.1", "--ServerApp.port=0"]
-    line = [sys.executable, "-m", "jupyterlab", *settings, "--no-browser", "--debug"]
-    assert replaced == [(sys.executable, line)]
+    monkeypatch.setattr(os, "execv", lambda program, argv: lines.append(argv))
+    for name in ("OMP_NUM_THREADS", "JUPYTER_CONFIG_PATH"):
+        monkeypatch.setenv(name, "")  # what the command sets is put back after the test
+        monkeypatch.delenv(name)
+    return lines
+
+
+def executed(folder, name, source="6 * 7"):
+    """A notebook with a stored output."""
+    path = write(folder, name, new_markdown_cell("# Guess first"), code(source, "exercise:answer"))
+    notebook = nbformat.read(path, 4)
+    notebook.cells[1].execution_count = 1
+    notebook.cells[1].outputs = [new_output("execute_result", {"text/plain": "42"}, execution_count=1)]
+    nbformat.write(notebook, path)
+    return path
+
+
+@pytest.mark.parametrize("name", ["start", "lab"])
+def test_start_opens_a_copy_without_outputs_and_leaves_the_originals(folder, replaced, capsys, name):
+    sources = [executed(folder, "00_zero"), executed(folder, "01_one")]
+    before = [path.read_bytes() for path in sources]
+    command.main([name, "mine", "--port", "0", "--", "--no-browser", "--debug"])
+    root = Path("mine").resolve()
+    settings = [f"--ServerApp.root_dir={root}", "--LabApp.default_url=/lab/tree/00_zero.ipynb"]
+    settings += ["--ServerApp.ip=127.0.0.1", "--ServerApp.port=0"]
+    assert replaced == [[sys.executable, "-m", "jupyterlab", *settings, "--no-browser", "--debug"]]
+    assert [path.read_bytes() for path in sources] == before
+    for path in sources:
+        original, copy = nbformat.read(path, 4), nbformat.read(root / path.name, 4)
+        assert [(cell.source, cell.metadata, cell.id) for cell in copy.cells] == [
+            (cell.source, cell.metadata, cell.id) for cell in original.cells
+        ]
+        assert (copy.cells[1].outputs, copy.cells[1].execution_count) == ([], None)
+    assert capsys.readouterr().out.startswith(f"{root}: 2 lessons copied, 0 left as they are")
+
+
+def test_a_second_start_keeps_the_readers_work_and_brings_what_is_missing(folder, replaced, capsys):
+    executed(folder, "00_zero"), executed(folder, "01_one")
+    command.main(["start"])
+    mine = Path("lessons")
+    executed(mine, "00_zero", "my own answer")
+    (mine / "notes.txt").write_text("mine", encoding="utf-8")
+    (mine / "01_one.ipynb").unlink()
+    before = (mine / "00_zero.ipynb").read_bytes()
+    capsys.readouterr()
+    command.main(["start"])
+    assert replaced[0] == replaced[1]
+    assert (mine / "00_zero.ipynb").read_bytes() == before and (mine / "notes.txt").exists()
+    assert nbformat.read(mine / "01_one.ipynb", 4).cells[1].source == "6 * 7"
+    assert "1 lessons copied, 1 left as they are" in capsys.readouterr().out
+
+
+def test_start_never_opens_the_originals(folder, replaced, capsys):
+    source = executed(folder, "00_zero")
+    before = source.read_bytes()
+    assert command.main(["start", str(folder)]) == 2
+    assert "is the notebooks' own folder" in capsys.readouterr().err
+    assert command.main(["start", str(source)]) == 2
+    assert "cannot be made" in capsys.readouterr().err
+    assert source.read_bytes() == before and replaced == []
+
+
+def test_kernels_take_one_thread_unless_the_environment_says_otherwise(folder, replaced, monkeypatch):
+    write(folder, "01_one")
+    monkeypatch.setattr(command.importlib.util, "find_spec", lambda name: name)
+    for argv in (["start"], ["app"]):
+        os.environ.pop("OMP_NUM_THREADS", None)
+        command.main(argv)
+        assert os.environ["OMP_NUM_THREADS"] == "1"
+    monkeypatch.setenv("OMP_NUM_THREADS", "3")
+    monkeypatch.setenv("JUPYTER_CONFIG_PATH", "own")
+    command.main(["start"])
+    assert os.environ["OMP_NUM_THREADS"] == "3"
+    assert os.environ["JUPYTER_CONFIG_PATH"].endswith(f"{os.pathsep}own")
+
+
+def test_options_are_handed_on_where_something_is_opened_only(capsys):
+    with pytest.raises(SystemExit):
+        command.main(["run", "--", "05"])
+    assert "only start and app hand on what follows --" in capsys.readouterr().err
 
 
 # The dashboard
 
 
-def test_app_becomes_voila_on_the_one_notebook_of_the_package(monkeypatch):
-    monkeypatch.setattr(sys, "platform", "linux")
+def test_app_becomes_voila_on_the_one_notebook_of_the_package(monkeypatch, replaced):
     monkeypatch.setattr(command.importlib.util, "find_spec", lambda name: name)
-    replaced = []
-    monkeypatch.setattr(os, "execv", lambda program, argv: replaced.append((program, argv)))
     command.main(["app", "--port", "8866", "--", "--no-browser"])
     notebook = Path(command.__file__).parent / "app.ipynb"
     line = [sys.executable, "-m", "voila", str(notebook), "--Voila.ip=127.0.0.1", "--port=8866", "--no-browser"]
-    assert replaced == [(sys.executable, line)]
+    assert replaced == [line]
     assert "calibration_explorer" in notebooks.code_cells(notebooks.read_notebook(notebook))[0].source
 
 
@@ -485,12 +620,13 @@ LAB = """\
 import pathlib
 from confprune_edu.course import command, notebooks
 notebooks.notebooks_folder = lambda: pathlib.Path("notebooks").resolve()
-command.main(["lab", "--port", "0", "--", "--no-browser", "--allow-root"])"""
+command.main(["start", "mine", "--port", "0", "--", "--no-browser", "--allow-root"])"""
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="the process is replaced on POSIX only")
-def test_lab_serves_the_notebooks_on_this_machine_behind_a_token(folder):
+def test_start_serves_the_copies_on_this_machine_behind_a_token_without_news(folder):
     write(folder, "01_one")
+    write(folder, "Untitled")
     own = {f"JUPYTER_{kind}_DIR": str(folder.parent / kind) for kind in ("RUNTIME", "CONFIG", "DATA")}
     environment = {name: value for name, value in os.environ.items() if name != "JUPYTER_TOKEN"} | own
     server = subprocess.Popen([sys.executable, "-c", LAB], env=environment, stderr=subprocess.DEVNULL)
@@ -504,6 +640,9 @@ def test_lab_serves_the_notebooks_on_this_machine_behind_a_token(folder):
         refused.value.close()
         with urllib.request.urlopen(f"{contents}?token={info['token']}") as reply:
             assert [entry["name"] for entry in json.load(reply)["content"]] == ["01_one.ipynb"]
+        plugin = f"{info['url']}lab/api/settings/@jupyterlab/apputils-extension:notification"
+        with urllib.request.urlopen(f"{plugin}?token={info['token']}") as reply:
+            assert json.load(reply)["schema"]["properties"]["fetchNews"]["default"] == "false"
     finally:
         server.terminate()
         server.wait(20)

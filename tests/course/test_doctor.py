@@ -110,7 +110,6 @@ def test_no_write_access(monkeypatch, tmp_path):
         return file(dir=dir)
 
     for name, patch in {
-        "notebooks": lambda: monkeypatch.setattr(doctor, "notebooks_folder", lambda: closed / "notebooks"),
         "this folder": lambda: monkeypatch.setattr(doctor.tempfile, "TemporaryFile", only_elsewhere),
         "Jupyter's files": lambda: monkeypatch.setenv("JUPYTER_RUNTIME_DIR", str(closed / "runtime")),
     }.items():
@@ -125,11 +124,11 @@ def test_no_write_access(monkeypatch, tmp_path):
 def test_all_folders_that_cannot_be_written_are_named(monkeypatch, tmp_path):
     closed = tmp_path / "file"
     closed.touch()
-    monkeypatch.setattr(doctor, "notebooks_folder", lambda: closed / "notebooks")
+    monkeypatch.setattr(doctor, "Path", lambda *names: closed.joinpath(*names) if names else closed / "here")
     monkeypatch.setenv("JUPYTER_RUNTIME_DIR", str(closed / "runtime"))
     wrong, advice = unfit(doctor.writing)
-    assert f"{closed / 'notebooks'} (Not" in wrong and f"{closed / 'runtime'} (Not" in wrong
-    assert advice.count(";") == 1 and "copy the notebooks" in advice and "JUPYTER_RUNTIME_DIR" in advice
+    assert f"{closed / 'here'} (Not" in wrong and f"{closed / 'runtime'} (Not" in wrong
+    assert advice.count(";") == 1 and "confprune start DIR" in advice and "JUPYTER_RUNTIME_DIR" in advice
 
 
 @pytest.fixture

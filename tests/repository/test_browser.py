@@ -57,27 +57,23 @@ LAB = """\
 import pathlib, sys
 from confprune_edu.course import command, notebooks
 notebooks.notebooks_folder = lambda: pathlib.Path("notebooks").resolve()
-command.main(["lab", "--port", "0", "--", *sys.argv[1:]])"""
+command.main(["start", "mine", "--port", "0", "--", *sys.argv[1:]])"""
 
 
 @pytest.fixture(scope="module")
 def lab(tmp_path_factory):
-    """JupyterLab on a free port of 127.0.0.1, on a copy of the notebooks; its address and token."""
+    """`confprune start` on a free port of 127.0.0.1; its address and token."""
     root = tmp_path_factory.mktemp("lab")
     SCREENSHOTS.mkdir(exist_ok=True)
     shutil.copytree(ROOT / "notebooks", root / "notebooks", ignore=shutil.ignore_patterns(".*"))
     for name, source in MADE_UP.items():
         cells = [new_code_cell(source)]
-        nbformat.write(new_notebook(cells=cells, metadata=PYTHON), root / "notebooks" / f"{name}.ipynb")
+        (root / "mine").mkdir(exist_ok=True)
+        nbformat.write(new_notebook(cells=cells, metadata=PYTHON), root / "mine" / f"{name}.ipynb")
     token = secrets.token_hex(16)
     folders = ("RUNTIME_DIR", "CONFIG_DIR", "DATA_DIR", "LAB_SETTINGS_DIR", "LAB_WORKSPACES_DIR")
     own = {f"JUPYTER{'' if name.startswith('LAB') else '_'}{name}": str(root / name) for name in folders}
     own |= {"IPYTHONDIR": str(root / "ipython"), "JUPYTER_TOKEN": token}
-    news = root / "LAB_SETTINGS_DIR" / "@jupyterlab" / "apputils-extension" / "notification.jupyterlab-settings"
-    news.parent.mkdir(parents=True)
-    news.write_text(
-        '{"fetchNews": "false", "checkForUpdates": false}', encoding="utf-8"
-    )  # a pop-up would cover the page
     environment = {name: value for name, value in os.environ.items() if name not in ("MPLBACKEND", "CONFPRUNE_STATIC")}
     extra = ["--no-browser", "--allow-root", "--LabApp.expose_app_in_browser=True"]
     with open(root / "server.log", "wb") as log:

@@ -154,7 +154,7 @@ def test_binder_installs_the_package_and_its_settings(built):
     found = subprocess.run([*python, "-c", where], cwd=env, env=environment, capture_output=True, text=True, check=True)
     assert found.stdout.strip() == str(copy / "confprune_edu" / "__init__.py")
     assert list((copy / "confprune_edu" / "__pycache__").glob("evaluation.*.pyc"))
-    settings = json.loads((env / "share/jupyter/lab/settings/overrides.json").read_text(encoding="utf-8"))
+    settings = json.loads((env / "etc/jupyter/labconfig/default_setting_overrides.json").read_text(encoding="utf-8"))
     assert settings["@jupyterlab/apputils-extension:notification"]["fetchNews"] == "false"
     loaded = "print('confprune_edu.memory' in get_ipython().extension_manager.loaded)"
     environment = environment | {"IPYTHONDIR": str(env / "ipython")}
