@@ -146,6 +146,33 @@ def _choices(*, label: str, options: Sequence[Any], value: Any) -> list[Any]:
     return [chosen, moved]
 
 
+# Lesson 00
+
+
+def counting_explorer(wrong: Any, alpha: float = 0.05, n: int = 200, *, delta: float = 0.1) -> None:
+    """How often two rules choose a ratio whose risk exceeds alpha: a count that looks fine, and a certificate.
+
+    The table `wrong` (examples, m) of 0/1 losses is the whole population, so that the risks are known: 1,000 times n of
+    its rows are drawn with replacement. See `plots.risk_laws`.
+    """
+    kinds, sizes = np.unique(wrong, axis=0, return_counts=True)  # examples that fail at the same ratios are alike
+    risk = np.append(sizes @ kinds / sizes.sum(), np.nan)  # the last one: nothing was chosen
+
+    def draw(alpha: float, n: int) -> Any:
+        counts = np.random.default_rng(0).multinomial(n, sizes / sizes.sum(), size=1000) @ kinds
+        p = pvalues.tight(np.arange(n + 1), n, alpha)[counts]
+        rules = {"largest ratio whose count is fine": counts / n <= alpha, "certificate": fwer.fixed_sequence(p, delta)}
+        last = {name: np.where(fine, np.arange(len(risk) - 1), -1).max(axis=1) for name, fine in rules.items()}
+        laws = {name: risk[chosen] for name, chosen in last.items()}
+        return plots.risk_laws(laws, alpha=alpha, title=f"True risk of the chosen network in 1,000 draws of n = {n:,}")
+
+    explore(
+        draw,
+        alpha=log_slider("tolerated risk alpha", alpha, -2, -0.3),
+        n=integer("examples n", n, 10, max(4000, n), 10),
+    )
+
+
 # Lesson 01
 
 

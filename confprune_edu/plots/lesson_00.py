@@ -14,7 +14,9 @@ def risk_laws(risks: draw.ByName, *, alpha: float, title: str = "") -> draw.Pict
     >>> risk_laws({"luck": [0.04, 0.2, 0.3, np.nan]}, alpha=0.1).alt
     'True risk of the chosen network. luck: above alpha = 0.1 in 50.0% of 4 repetitions, nothing chosen in 25.0%.'
     """
-    picture, axes = draw.blank(7, 1 + 1.3 * len(risks), len(risks), sharex=True, sharey=True)
+    height = 1 + 1.3 * len(risks)
+    margins = {"left": 0.11, "right": 0.96, "bottom": 0.5 / height, "top": 1 - 0.6 / height, "hspace": 0.35}
+    picture, axes = draw.blank(7, height, len(risks), sharex=True, sharey=True, margins=margins)
     notes, line = [], f"alpha = {alpha:.3g}"
     for ax, (name, values) in zip(axes, risks.items(), strict=True):
         risk = np.asarray(values, dtype=float)
@@ -23,7 +25,8 @@ def risk_laws(risks: draw.ByName, *, alpha: float, title: str = "") -> draw.Pict
         draw.level(ax, alpha, line if ax is axes[0] else "", axis="x")
         ax.set_ylabel("share of draws")
         ax.set_title(f"{name}: beyond alpha {beyond:.1%}, nothing chosen {none:.1%}", fontsize=10)
-        draw.percent(ax, "xy")
+        draw.percent(ax, "x")
+        draw.percent(ax, "y", 0)
         how_often = f"{beyond:.1%} of {len(risk)} repetitions, nothing chosen in {none:.1%}"
         notes.append(f"{name}: above {line} in {how_often}")
     axes[-1].set_xlabel("true risk of the chosen network (last bar: all beyond)")

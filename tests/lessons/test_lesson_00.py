@@ -1,13 +1,14 @@
 """Lesson 00: its exercises know right from wrong, and its picture and its claims are what they say."""
 
 import math
+import re
 
 import numpy as np
 import pytest
 from answers import right_and_wrong
 from scipy.stats import binomtest
 
-from confprune_edu import data, exercises, losses, plots
+from confprune_edu import data, exercises, losses, plots, widgets
 from confprune_edu.calibration import calibrate_losses
 from confprune_edu.evaluation import loss_table
 from confprune_edu.pvalues import binomial, tight
@@ -138,11 +139,41 @@ def test_the_histograms_count_what_they_say():
     assert picture.png()
 
 
-def test_counting_breaks_the_limit_and_the_certificate_keeps_it(mlp):
+@pytest.fixture
+def wrong(mlp):
+    """The table of section 2, in the order in which the digits ship."""
+    return loss_table(mlp, data.mnist5k(), RATIOS, losses.error, progress=False)
+
+
+RATIOS = np.r_[0:80:10, 80:97] / 100
+
+
+def test_the_explorer_says_of_both_rules_what_the_slow_experiment_says(wrong, monkeypatch):
+    drawn = {}
+    monkeypatch.setattr(widgets, "explore", lambda draw, **controls: drawn.update({n: draw(0.05, n) for n in SIZES}))
+    widgets.counting_explorer(wrong)
+    risk, rng, broken = wrong.mean(axis=0), np.random.default_rng(2), {}
+    for n in SIZES:
+        draws = [wrong[rng.integers(5000, size=n)] for _ in range(1000)]
+        rules = {
+            "fine": [rows.mean(axis=0) <= 0.05 for rows in draws],
+            "certificate": [calibrate_losses(rows, RATIOS, alpha=0.05, delta=0.1).rejected for rows in draws],
+        }
+        for name, chosen in rules.items():
+            slow = np.mean([risk[np.flatnonzero(fine)[-1]] > 0.05 for fine in chosen if fine.any()] or [0])
+            (said,) = re.findall(rf"{name}: above alpha = 0.05 in ([\d.]+)%", drawn[n].alt)
+            broken[name, n] = float(said) / 100
+            assert abs(broken[name, n] - slow * np.mean([fine.any() for fine in chosen])) < 0.1
+    assert broken["fine", 200] > 0.5 and broken["fine", 4000] > 0.25  # as the lesson says
+    assert broken["certificate", 200] < 0.1 > broken["certificate", 4000]
+
+
+SIZES = (200, 4000)
+
+
+def test_counting_breaks_the_limit_and_the_certificate_keeps_it(wrong):
     """The experiment of section 3 with other draws; counting is the twin that must fail the same test."""
-    images, labels = data.mnist5k()
-    ratios, alpha, delta = np.r_[0:80:10, 80:97] / 100, 0.05, 0.1
-    wrong = loss_table(mlp, (images, labels), ratios, losses.error, progress=False)
+    ratios, alpha, delta = RATIOS, 0.05, 0.1
     risk = wrong.mean(axis=0)
     draws = np.random.default_rng(1).integers(len(wrong), size=(2000, 1000))
     broken = {"count": 0, "certificate": 0}
