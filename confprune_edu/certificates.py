@@ -186,6 +186,12 @@ class Calibration(Certificate):
     keep_delta = Recipe.names
     stop_rules = fwer.PROCEDURES
 
+    @property
+    def tested(self) -> NDArray[np.bool_]:
+        """Which ratios were tested, (m,): a fixed sequence stops at its first failure, whatever was computed beyond."""
+        seen: NDArray[np.bool_] = np.isfinite(self.p_values)
+        return seen & (np.cumsum(~self.rejected) <= 1) if self.procedure == "fixed_sequence" else seen
+
     def prune(
         self,
         model: nn.Module,
@@ -251,7 +257,7 @@ class Calibration(Certificate):
         )
 
     def _facts(self) -> str:
-        certified, tested = int(self.rejected.sum()), int(np.isfinite(self.p_values).sum())
+        certified, tested = int(self.rejected.sum()), int(self.tested.sum())
         if self.ratio is None:
             mean = f"; at the first the mean loss is {self.loss_means[0]:.4f}, p = {self.p_values[0]:.3g}"
         else:

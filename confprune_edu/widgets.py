@@ -244,8 +244,10 @@ def calibration_explorer(alpha: float = 0.05, delta: float = 0.1, n: int = 1000)
 
     def draw(alpha: float, delta: float, p_value: str, procedure: str, n: int) -> Any:
         means, p = evidence(n, alpha, p_value)
-        tested = {"ratios": ratios, "loss_means": means, "p_values": p, "rejected": procedures[procedure](p, delta)}
-        return plots.grid_of_tests(SimpleNamespace(**tested, alpha=alpha, delta=delta, n=n), population)
+        rejected = procedures[procedure](p, delta)
+        tested = np.cumsum(~rejected) <= 1 if procedure == "fixed_sequence" else np.full(len(p), True)
+        found = {"ratios": ratios, "loss_means": means, "p_values": p, "rejected": rejected, "tested": tested}
+        return plots.grid_of_tests(SimpleNamespace(**found, alpha=alpha, delta=delta, n=n), population)
 
     explore(
         draw,

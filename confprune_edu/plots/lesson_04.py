@@ -96,12 +96,15 @@ def orders(results: Mapping[str, Any], *, title: str = "") -> draw.Picture:
 def chains(
     ratios: ArrayLike, risks: ArrayLike, p_values: ArrayLike, *, alpha: float, delta: float, starts: Sequence[int]
 ) -> draw.Picture:
-    """True risks (m,), known here, and p-values (m,) with the chains of a multi-start: certified filled."""
+    """True risks (m,), known here, and p-values (m,) with the chains of a multi-start: certified filled.
+
+    Grey crosses: no chain comes there.
+    """
     x, risk, p = (np.asarray(values, dtype=float) for values in (ratios, risks, p_values))
     share, rejected = delta / len(starts), fwer.multi_start(p, delta, starts)
     picture, (top, bottom) = draw.blank(7, 4, 2, sharex=True)
     top.plot(x, risk, color=draw.COLOURS[5])
-    draw.filled(bottom, x, np.maximum(p, draw.SMALLEST), rejected, size=5)
+    draw.filled(bottom, x, np.maximum(p, draw.SMALLEST), rejected, size=5, tested=_reached(p <= share, starts))
     for number, start in enumerate(starts):
         bottom.axvline(x[start], color=draw.COLOURS[1], linestyle=":", linewidth=1.5, label="" if number else "start")
     draw.level(top, alpha, f"alpha = {alpha:.3g}")
@@ -115,7 +118,7 @@ def chains(
     draw.p_value_axis(bottom)
     draw.ratio_axis(bottom)
     draw.plain_log(bottom, [1, 0.01, 0.0001, 1e-6])
-    top.legend(*bottom.get_legend_handles_labels(), loc="upper center", ncols=3, fontsize=9)
+    top.legend(*bottom.get_legend_handles_labels(), loc="upper center", ncols=4, fontsize=9)
     draw.percent(top, "y")
     return draw.tell(
         picture,
@@ -125,11 +128,20 @@ def chains(
     )
 
 
+def _reached(passed: np.ndarray, starts: Sequence[int]) -> np.ndarray:
+    """Which tests some chain makes: from its start to its first failure."""
+    seen = np.full(len(passed), False)
+    for start in starts:
+        seen[start:] |= np.cumsum(~passed[start:]) - ~passed[start:] == 0
+    return seen
+
+
 @draw.styled
 def certified_against(sizes: ArrayLike, results: draw.ByName, *, xlabel: str, title: str = "") -> draw.Picture:
     """Certified ratios (k, trials) by name against `sizes` (k,): medians, and the middle 80 % as a band.
 
-    NaN, nothing certified, counts as less than any ratio and is drawn at zero.
+    NaN, nothing certified, counts as less than any ratio; a size at which the median is nothing has a hollow mark at
+    zero, and no line leads there.
 
     >>> certified_against([50, 100], {"fixed": [[np.nan] * 3, [0.8, 0.9, 0.9]]}, xlabel="n").alt
     'Median certified ratio. fixed: none at n 50, 0.9 at n 100.'
@@ -139,8 +151,10 @@ def certified_against(sizes: ArrayLike, results: draw.ByName, *, xlabel: str, ti
     for (name, ratios), look in zip(results.items(), draw.looks(results, "o"), strict=True):
         found = np.nan_to_num(np.asarray(ratios, dtype=float))
         low, middle, high = np.quantile(found, [0.1, 0.5, 0.9], axis=1, method="lower")
-        ax.fill_between(x, low, high, color=look["color"], alpha=0.15, linewidth=0)
-        ax.plot(x, middle, markersize=4, **look)
+        ax.fill_between(x, low, high, where=high > 0, color=look["color"], alpha=0.15, linewidth=0)
+        ax.plot(x, np.where(middle > 0, middle, np.nan), markersize=4, **look)
+        none = middle == 0
+        ax.plot(x[none], middle[none], look["marker"], color=look["color"], markerfacecolor="white", clip_on=False)
         told = (f"{f'{y:g}' if y else 'none'} at {unit} {size:g}" for size, y in zip(x, middle, strict=True))
         notes.append(f"{name}: {', '.join(told)}")
     ax.set(xscale="log", ylim=(-0.03, 1), ylabel="certified ratio (0: none)", title=title)

@@ -155,10 +155,14 @@ def filled(
     mask: np.ndarray,
     labels: Sequence[str] = ("certified", "not certified"),
     size: float = 6,
+    tested: np.ndarray | None = None,
 ) -> None:
-    """Points, filled where the mask is True and hollow elsewhere."""
-    for part, face, label in zip((mask, ~mask), (BLUE, "white"), labels, strict=True):
+    """Points, filled where the mask is True and hollow elsewhere; grey crosses where nothing was tested."""
+    seen = np.full(len(x), True) if tested is None else tested
+    for part, face, label in zip((mask, seen & ~mask), (BLUE, "white"), labels, strict=True):
         ax.plot(x[part], y[part], "o", markersize=size, color=BLUE, markerfacecolor=face, label=label)
+    if not seen.all():
+        ax.plot(x[~seen], y[~seen], "x", markersize=size, color=GREY, label="never tested")
 
 
 def level(

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.layout_engine import ConstrainedLayoutEngine
+from matplotlib.ticker import MaxNLocator
 from numpy.typing import ArrayLike
 
 from confprune_edu.plots import picture as draw
@@ -62,12 +63,13 @@ def p_value_curves(ratios: ArrayLike, curves: draw.ByName, *, delta: float, titl
 def certificate(result: Any, *, focus: bool = True) -> draw.Picture:
     """Mean losses and p-values of a calibration against the pruning ratio: certified filled, not certified hollow.
 
-    `focus=True` shows only the neighbourhood of the certified ratio.
+    `focus=True` shows only the neighbourhood of the certified ratio. Grey crosses are p-values beyond the first failure
+    of a fixed sequence: computed, and never tested.
     """
     picture, (top, bottom) = draw.blank(7, 4, 2, sharex=True)
-    tested = np.isfinite(result.p_values)
+    computed = np.isfinite(result.p_values)
     centre = result.ratios[0] if result.ratio is None else result.ratio
-    show = tested & (np.abs(result.ratios - centre) <= 0.2) if focus else tested
+    show = computed & (np.abs(result.ratios - centre) <= 0.2) if focus else computed
     _evidence(top, bottom, result, show, size=5)
     high = max(float(result.loss_means[show].max(initial=0)), result.alpha)
     finding = "Nothing certified"
@@ -76,9 +78,10 @@ def certificate(result: Any, *, focus: bool = True) -> draw.Picture:
     top.set(ylim=(-0.03 * high, min(1.2 * high, 1.02)), ylabel=f"mean {result.loss}", title=finding)
     return draw.tell(
         picture,
-        f"{finding}. Two panels against the ratio, {int(tested.sum())} of {len(result.ratios)} tested: "
+        f"{finding}. Two panels against the ratio, {int(result.tested.sum())} of {len(result.ratios)} tested: "
         f"the mean calibration loss with alpha = {result.alpha:.3g}, and the {result.p_value} p-values with delta = "
-        f"{result.delta:g}. Filled points are certified, hollow ones are not.",
+        f"{result.delta:g}. Filled points are certified, hollow ones are not."
+        + (" Crosses were never tested." if (computed & ~result.tested).any() else ""),
     )
 
 
@@ -86,7 +89,7 @@ def certificate(result: Any, *, focus: bool = True) -> draw.Picture:
 def grid_of_tests(result: Any, population: ArrayLike) -> draw.Picture:
     """Mean losses and p-values of a whole grid, on axes that stay, with the mean over all examples, (m,), as a line.
 
-    `result` is a calibration in which every ratio was tested.
+    `result` is a calibration in which every p-value was computed.
 
     >>> from confprune_edu.calibration import calibrate_losses
     >>> result = calibrate_losses(np.repeat([[0, 1]], 90, axis=0), [0.5, 0.9], alpha=0.05, delta=0.1)
@@ -102,7 +105,7 @@ def grid_of_tests(result: Any, population: ArrayLike) -> draw.Picture:
     top.set(ylim=(-0.05 * alpha, min(2.5 * alpha, 1.02)), ylabel=f"mean loss, n = {result.n}")
     top.set(xticks=np.arange(6) / 5, yticks=[0, alpha, 2 * alpha] if 2 * alpha <= 1 else [0, alpha])
     top.set_title(draw.capital(found))
-    top.legend(loc="upper left", fontsize=9)
+    top.legend(loc="upper left", fontsize=9, ncols=2)
     bottom.set(xlim=(-0.02, 1.02), ylim=(draw.SMALLEST / 2, 3))
     draw.plain_log(bottom, [1, 0.01, 0.0001, 1e-6])
     there = f"; the mean over all examples there is {risk[at[-1]]:.4f}" if at.size else ""
@@ -112,8 +115,8 @@ def grid_of_tests(result: Any, population: ArrayLike) -> draw.Picture:
 def _evidence(top: Axes, bottom: Axes, result: Any, show: np.ndarray, *, size: int) -> None:
     """Mean losses above and p-values below, of the ratios in the mask `show`."""
     x, mean, p, mask = (v[show] for v in (result.ratios, result.loss_means, result.p_values, result.rejected))
-    draw.filled(top, x, mean, mask, size=size)
-    draw.filled(bottom, x, np.maximum(p, draw.SMALLEST), mask, size=size)
+    for ax, y in ((top, mean), (bottom, np.maximum(p, draw.SMALLEST))):
+        draw.filled(ax, x, y, mask, size=size, tested=result.tested[show])
     draw.level(top, result.alpha, f"alpha = {result.alpha:.3g}")
     draw.level(bottom, result.delta, f"delta = {result.delta:.3g}")
     draw.p_value_axis(bottom)
@@ -132,6 +135,7 @@ def splits(result: Any) -> draw.Picture:
         values, counts = np.unique(result.ratio[found], return_counts=True)
         left.bar(values, counts / len(found), width=0.8 * np.diff(values).min(initial=0.01), color=draw.BLUE)
         left.set_xlim(values[0] - 0.02, values[-1] + 0.02)
+        left.xaxis.set_major_locator(MaxNLocator(4))
         right.hist(
             [result.risk[found], result.test_risk[found]],
             bins=20,
@@ -199,8 +203,8 @@ def digits(images: ArrayLike, captions: Sequence[str], title: str = "") -> draw.
 def error_intervals(rates: Mapping[str, Any], *, title: str = "") -> draw.Picture:
     """Share of repetitions with a false certificate, by procedure, with exact 95 % binomial intervals, and delta.
 
-    Circles: compatible with delta. Crosses: the exact binomial test against "at most delta" has p < 1e-4. `title` says
-    what the crosses show; where there is none, the title says that.
+    A bar is the interval, the black line in it the share. Hatched: the exact binomial test against "at most delta" has
+    p < 1e-4. `title` says what the hatched bars show; where there is none, the title says that.
 
     >>> from confprune_edu.validation import ErrorRate
     >>> error_intervals({"peeking": ErrorRate(180, 1000, 0.1)}).alt  # doctest: +ELLIPSIS
@@ -212,9 +216,9 @@ def error_intervals(rates: Mapping[str, Any], *, title: str = "") -> draw.Pictur
         _, bars = draw.rate_with_bars(np.array([rate.errors]), rate.trials)
         low, high = rate.rate - bars[0, 0], rate.rate + bars[1, 0]
         broken = rate.evidence < 1e-4
-        colour, marker, line = (draw.COLOURS[1], "X", "--") if broken else (draw.BLUE, "o", "-")
-        ax.plot([low, high], [row, row], color=colour, linestyle=line)
-        ax.plot(rate.rate, row, marker, color=colour, markersize=8)
+        face, edge, hatch = ("#F6D5C0", draw.COLOURS[1], "////") if broken else ("#7FB5D8", draw.BLUE, None)
+        ax.barh(row, high - low, left=low, height=0.5, color=face, edgecolor=edge, hatch=hatch)
+        ax.vlines(rate.rate, row - 0.34, row + 0.34, color="black", zorder=3)
         ax.annotate(f"{rate.rate:.1%}", (1.02, row), xycoords=("axes fraction", "data"), va="center")
         notes.append(f"{name} {rate.rate:.1%} ({100 * low:.1f} to {100 * high:.1f}){', broken' if broken else ''}")
     told = "; ".join(notes).replace("%", " %")

@@ -264,18 +264,43 @@ def test_chains_tells_what_one_and_several_starts_certify():
     picture = plots.chains([0, 0.2, 0.4, 0.6, 0.8], [0.3, 0.2, 0.1, 0.1, 0.4], p, alpha=0.2, delta=0.1, starts=[0, 2])
     assert "one start at ratio 0 and delta = 0.1: nothing certified; with 2 starts" in picture.alt
     assert picture.alt.endswith("certified up to 0.6.")
+    assert crosses(picture.axes[1]) == [[0.2]]  # the first chain fails at once, the second goes on to its failure
 
 
-def test_certified_against_counts_nothing_as_none():
+def test_certified_against_counts_nothing_as_none_and_draws_no_line_there():
     picture = plots.certified_against([10, 20], {"a": [[np.nan, np.nan, 0.9], [0.5, 0.6, 0.7]]}, xlabel="digits n")
     assert picture.alt == "Median certified ratio. a: none at n 10, 0.6 at n 20."
+    line, none = picture.axes[0].lines
+    assert np.isnan(line.get_ydata()).tolist() == [True, False] and none.get_xydata().tolist() == [[10, 0]]
+
+
+# One convention: tested is what comes up to the first failure, and what comes after it is a grey cross
+
+
+def crosses(ax):
+    return [line.get_xdata().tolist() for line in ax.lines if line.get_label() == "never tested"]
+
+
+def test_what_comes_after_the_first_failure_was_never_tested():
+    table = np.repeat([[0, 0, 1, 0]], 90, axis=0)
+    settings = {"ratios": [0.2, 0.4, 0.6, 0.8], "alpha": 0.05, "delta": 0.1}
+    result = calibrate_losses(table, **settings)
+    assert result.tested.tolist() == [True, True, True, False]
+    assert "2 of 3 tested ratios certified, 4 in the grid" in repr(result).replace("\n", " ")
+    for picture in (plots.grid_of_tests(result, [0, 0, 1, 0]), result.plot(focus=False)):
+        assert [crosses(ax) for ax in picture.axes] == [[[0.8]]] * 2
+    assert "3 of 4 tested" in result.plot().alt and result.plot(focus=False).alt.endswith("Crosses were never tested.")
+    every = calibrate_losses(table, procedure="holm", **settings)
+    assert every.tested.all() and crosses(every.plot(focus=False).axes[0]) == []
+    assert calibrate_losses(table[:, :2], [0.2, 0.4], alpha=0.05, delta=0.1).tested.all()
 
 
 def test_the_grid_of_tests_keeps_its_axes():
     ratios, rising = np.arange(10) / 10, np.linspace(0, 0.2, 10)
     levels = {"alpha": 0.05, "delta": 0.1, "n": 50}
     for p in (np.linspace(0, 1, 10), np.ones(10)):
-        result = SimpleNamespace(ratios=ratios, loss_means=rising, p_values=p, rejected=p <= 0.1, **levels)
+        evidence = {"p_values": p, "rejected": p <= 0.1, "tested": np.full(10, True)}
+        result = SimpleNamespace(ratios=ratios, loss_means=rising, **evidence, **levels)
         picture = plots.grid_of_tests(result, rising)
         assert [ax.get_xlim() for ax in picture.axes] == [(-0.02, 1.02)] * 2
     assert picture.alt == "n = 50, alpha = 0.05, delta = 0.1: nothing certified."
