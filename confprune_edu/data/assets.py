@@ -12,6 +12,7 @@ ASSETS = Path(__file__).resolve().parents[1] / "assets"
 # Every shipped file: size in bytes and sha256. A file that is remade needs its new line here, and in assets/README.md.
 CHECKSUMS = {
     "mnist5k.npz": (833294, "94070d1b085fe6e6249704fd8c8c5a69cfda438896d706c382e582798edd0ae9"),
+    "words5k.npz": (38717, "148ae2bd26eed675bd26b7c02982affd64a466bb89a6daf8f76872dfd6aefafc"),
     "mnist-losses.npz": (16273, "0676ee55654b9b287a1d4d322c7251efccd8252984fdbcd1176b2025c9dcd3fe"),
     "mnist-mlp.safetensors": (1066920, "53796b03eb1bca45a6147d24c7b611b8e7cb2dab44cfcd03455c22b23ffb37ed"),
     "polyp-unet.safetensors": (2281842, "4d73d98bfea98daea975c755cae31b6370f7b8b1203d92e4b0a654b35a11409e"),
