@@ -29,6 +29,7 @@ if TYPE_CHECKING:  # torch is imported where a network is at hand: `calibrate_lo
     from confprune_edu.engine.proof import Call
     from confprune_edu.losses import Loss
 
+CERTAIN = 1e-6  # chance at which right importance weights would be refused
 RATIOS = tuple(j / 100 for j in range(100))  # the default grid: 0, 1, ..., 99 per cent
 
 
@@ -121,6 +122,8 @@ def calibrate_losses(
     p_value: str = "tight",
     procedure: fwer.Procedure = "fixed_sequence",
     loss_range: tuple[float, float] = (0.0, 1.0),
+    importance: ArrayLike | None = None,
+    bound: float | None = None,
 ) -> Calibration:
     """`calibrate` from a table of losses that is already there.
 
@@ -133,6 +136,13 @@ def calibrate_losses(
         As in `calibrate`.
     loss_range : (low, high)
         Range of the losses; losses and alpha are rescaled to [0, 1] together.
+    importance : float array, shape (n,), in [0, bound], optional
+        For examples from another law than that of use: how many times as likely each is there, known before the losses
+        are seen (class shares there / class shares here, say). What is certified is then the risk under the law of use,
+        the mean of importance * loss, at the price of a sample worth some `bound` times less. Weights whose mean is
+        certainly not 1 are refused; a bound that examples which were not drawn exceed is not seen.
+    bound : float of at least 1
+        The largest weight that any example can have, those that were not drawn included.
 
     Returns
     -------
@@ -143,15 +153,35 @@ def calibrate_losses(
     TypeError, ValueError
         An argument outside these ranges, named, or tables and grids of unequal length.
 
+    Source of importance weighting: Tibshirani et al. (2019), arXiv 1904.06019; Park et al. (2022), arXiv 2106.09848.
+
     >>> losses = np.repeat([[1, 1, 1], [0, 1, 1], [0, 0, 1], [0, 0, 0]], [1, 4, 5, 90], axis=0)   # 1, 5 and 10 errors
     >>> calibrate_losses(losses, [0.2, 0.5, 0.8], alpha=0.1, delta=0.1).ratio
     0.5
     """
-    grid = _checks.ratios(ratios)
-    recipe = Recipe(alpha, delta, p_value, procedure, loss_range)
-    table = _checks.losses(losses, *recipe.loss_range, ndim=(2,))
+    grid, origin = _checks.ratios(ratios), {}
+    low, high = _checks.interval(loss_range, "loss_range")
+    table = _checks.losses(losses, low, high, ndim=(2,))
     _checks.columns(table, "losses", grid)
-    return _certify(table, recipe.p_values(table), grid, recipe, data_sha256=table_sha256(table))
+    if importance is not None or bound is not None:
+        weights, top = _importance(importance, bound, len(table))
+        table, low, high = weights[:, None] * table, min(top * low, 0), max(top * high, 0)
+        origin["importance"] = top
+    recipe = Recipe(alpha, delta, p_value, procedure, (low, high))
+    return _certify(table, recipe.p_values(table), grid, recipe, **origin, data_sha256=table_sha256(table))
+
+
+def _importance(weights: Any, bound: Any, n: int) -> tuple[NDArray[np.float64], float]:
+    """Importance weights (n,) and their bound; ValueError where they cannot be the ratio of two laws."""
+    if weights is None or bound is None:
+        raise ValueError("importance needs bound, the largest weight that any example can have, and bound importance")
+    top = _checks.number(bound, "bound", 0, np.inf)
+    array = _checks.within(_checks.numeric(weights, "importance").astype(np.float64), "importance", 0, top)
+    if array.shape != (n,):
+        raise ValueError(f"importance must hold one weight an example, shape ({n},), got {array.shape}")
+    if abs(array.mean() - 1) > top * np.sqrt(np.log(2 / CERTAIN) / (2 * n)):  # Hoeffding (1963), theorem 2
+        raise ValueError(f"importance must have mean 1 over the law of the examples, got {array.mean():.3g}")
+    return array, top
 
 
 def group_means(losses: ArrayLike, groups: ArrayLike) -> NDArray[np.float64]:

@@ -50,6 +50,7 @@ class Certificate(Record):
     matrix: int | None = field(default=None, metadata=LATER)
     zeros: int | None = field(default=None, metadata=LATER)
     tensors: dict[str, str] | None = field(default=None, metadata=LATER)
+    importance: float | None = field(default=None, metadata=LATER)
     scores: Mapping[str, Tensor] | None = field(default=None)
     finish: pruning.Finish | None = field(default=None)
 
@@ -174,6 +175,9 @@ class Calibration(Certificate):
         prunable ones that were zero before: the ratio counts them.
     weights : list of str or None
         Names of the prunable weights, if the caller chose them.
+    importance : float or None
+        Bound of the importance weights, where there were any: the risk is that of the law which they describe, and
+        `loss_means` are those of weight times loss.
     tensors : dict from name to str, or None
         Short checksums of the network's parameters and buffers: what differs in another model is told by name.
     """
@@ -251,9 +255,10 @@ class Calibration(Certificate):
         return f"Certified pruning ratio: {self.ratio:g}"
 
     def _certified(self) -> str:
+        where = "" if self.importance is None else " under the law that the importance weights describe"
         return (
-            f"With {100 * (self.ratio or 0):.4g} % of the prunable weights at zero, the {self.loss} risk is at most "
-            f"{self.alpha:g}."
+            f"With {100 * (self.ratio or 0):.4g} % of the prunable weights at zero, the {self.loss} risk{where} is at "
+            f"most {self.alpha:g}."
         )
 
     def _facts(self) -> str:

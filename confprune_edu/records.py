@@ -85,7 +85,7 @@ class Record:
         kinds: dict[str, Any] = dict.fromkeys(("procedure", "loss", "criterion"), str) | {"finished": bool}
         kinds |= dict.fromkeys(("model_sha256", "scores_sha256", "data_sha256"), str | None)
         kinds |= dict.fromkeys(("seed", "prunable", "matrix", "zeros"), int | None)
-        kinds |= {"weights": list | None, "tensors": dict | None}
+        kinds |= {"weights": list | None, "tensors": dict | None, "importance": float | None}
         if odd := [name for name, kind in kinds.items() if not isinstance(record[name], kind)]:
             raise ValueError(f"{', '.join(odd)} of another type")
         if long := [name for name in ("procedure", "loss", "criterion") if len(record[name]) > LONGEST_NAME]:

@@ -1,5 +1,7 @@
 """Does the promise hold? Repeated splits of a real loss table, and laws whose risk is known by formula."""
 
+import math
+from bisect import bisect_left
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -13,6 +15,8 @@ from confprune_edu.recipe import Recipe
 from confprune_edu.selective.splits import SelectiveSplits as SelectiveSplits, selective_splits as selective_splits
 
 Floats = NDArray[np.float64]
+MOST = 100_000  # examples that anybody would label
+LARGEST = 700.0  # logarithm of a wealth beyond which it is no longer counted
 Law = Callable[[Floats, int, np.random.Generator], NDArray[Any]]
 
 
@@ -234,6 +238,130 @@ def error_rate(
     p = np.array([pvalues.p_values(_drawn(law, risks, size, rng), plan.level, p_value) for _ in range(count)])
     wrong = plan.reject(p)[:, risks > plan.alpha].any(axis=1)
     return ErrorRate(int(wrong.sum()), count, plan.delta)
+
+
+@dataclass(frozen=True, eq=False)
+class Monitor:
+    """What a watch over deployed losses has seen, see `monitor`.
+
+    Attributes
+    ----------
+    wealth : float64 array, shape (n,)
+        What betting against "the risk is at most alpha" has made of 1, after each loss.
+    alarm : int or None
+        How many losses had been seen when the wealth first reached 1 / delta; None: it did not.
+    """
+
+    wealth: Floats
+    alarm: int | None
+
+
+def monitor(losses: ArrayLike, alpha: float, delta: float, *, loss_range: tuple[float, float] = (0.0, 1.0)) -> Monitor:
+    """Watch a certified network at work: an alarm says that its risk is above alpha now.
+
+    After each labelled loss one looks at the wealth of a gambler who bets against "the risk is at most alpha". While
+    that is true, the chance that the wealth *ever* reaches 1 / delta is at most delta, however long the watch and
+    however often one looks (Ville's inequality); each loss may have any law whose mean, given the losses before, is at
+    most alpha. The gambler spreads the money over stakes and over the moments at which a shift may begin, a part of
+    1 / (s (s + 1)) for moment s, so that a long quiet time does not use it up. No alarm is no proof that all is well.
+
+    Parameters
+    ----------
+    losses : bool, int or float array, shape (n,), in `loss_range`
+        In the order in which they came. Call again with more: the wealth of earlier losses stays what it was.
+    alpha : float in the range of the loss
+        Tolerated risk.
+    delta : float in (0, 1)
+        Tolerated chance of a false alarm, over the whole watch.
+    loss_range : (low, high)
+
+    Returns
+    -------
+    Monitor
+
+    Raises
+    ------
+    TypeError, ValueError
+        An argument outside these ranges, named.
+
+    Source: Ville (1939); stakes as in Waudby-Smith and Ramdas, arXiv 2010.09686; a mixture over the moments of a change
+    as in Shin, Ramdas and Rinaldo, arXiv 2203.03532.
+
+    >>> quiet, shifted = np.zeros(500), np.tile([1, 0, 0, 0], 25)   # a risk of 0, then of a quarter
+    >>> monitor(np.concatenate([quiet, shifted]), alpha=0.05, delta=0.1).alarm
+    561
+    """
+    low, high = _checks.interval(loss_range, "loss_range")
+    alpha, delta = _checks.number(alpha, "alpha", low, high), _checks.number(delta, "delta")
+    x, level = pvalues.rescale(_checks.losses(losses, low, high, ndim=(1,)), alpha, low, high)
+    stakes = np.geomspace(0.01, 0.9, 20) / level  # below 1 / level no loss can ruin the gambler
+    gains = np.log1p(stakes * (x.astype(np.float64)[:, None] - level))
+    before, moments = np.cumsum(gains, axis=0) - gains, np.arange(1.0, len(x) + 1)[:, None]
+    placed = np.logaddexp.accumulate(-np.log(moments * (moments + 1)) - before, axis=0)
+    kept = 1 / (moments[:, 0] + 1)  # for the moments to come
+    wealth = np.exp(np.minimum(placed + before + gains, LARGEST)).mean(axis=1) + kept
+    alarmed = np.flatnonzero(wealth >= 1 / delta)
+    return Monitor(wealth, int(alarmed[0]) + 1 if alarmed.size else None)
+
+
+def examples_needed(
+    risks: ArrayLike, alpha: float, delta: float, *, power: float = 0.8, p_value: str = "tight"
+) -> NDArray[np.float64]:
+    """How many calibration examples to label, from a guess of the risk curve.
+
+    With so many, a fixed sequence certifies this ratio with probability at least `power`, if the guess is right. The
+    losses are taken as 0/1 and nested (what fails at one ratio fails at the next), so that the highest risk up to a
+    ratio decides: losses between 0 and 1 vary less and need fewer. The guess comes from other data, never from the
+    calibration examples, and costs no validity where it is wrong, only power.
+
+    Parameters
+    ----------
+    risks : float array, shape (m,), in [0, 1], or a number
+        Guessed risks, in the order of the sequence.
+    alpha, delta : float in (0, 1)
+        As in `calibration.calibrate`.
+    power : float in (0, 1)
+        Chance of success that is wanted.
+    p_value : "tight" or "binomial"
+
+    Returns
+    -------
+    float64 array, shape (m,): whole numbers, near alpha to a hundredth (the chance of success is a saw),
+    inf where the risk is not below alpha or 100,000 would not do.
+
+    Raises
+    ------
+    TypeError, ValueError
+        An argument outside these ranges, named.
+
+    >>> examples_needed([0.01, 0.03, 0.045, 0.06], alpha=0.05, delta=0.1).tolist()
+    [81.0, 601.0, 12053.0, inf]
+    """
+    alpha, delta = _checks.number(alpha, "alpha"), _checks.number(delta, "delta")
+    power = _checks.number(power, "power")
+    _checks.choice(p_value, "p_value", ("tight", "binomial"))
+    curve = _checks.within(_checks.numeric(risks, "risks").astype(np.float64), "risks", 0, 1)
+    worst = np.maximum.accumulate(np.atleast_1d(curve))
+
+    def size(failures: int) -> int:
+        """The fewest examples among which so many failures are still certified: more examples lower the p-value."""
+        nats = -math.log(delta)
+        most = math.ceil((failures + nats + math.sqrt(nats**2 + 2 * nats * failures)) / alpha)  # Chernoff's bound
+        p_of = pvalues.FROM_SUM[p_value]
+        return bisect_left(range(most), True, lo=failures + 1, key=lambda n: bool(p_of(failures, n, alpha) <= delta))
+
+    def needed(risk: float) -> float:
+        def reached(failures: int) -> bool:
+            return bool(pvalues.binomial_cdf(np.array(failures), size(failures), risk) >= power)
+
+        top = 1
+        while size(top) < MOST and not reached(top):
+            top *= 2
+        n = size(bisect_left(range(top), True, lo=top // 2, key=reached))
+        return n if n < MOST else np.inf
+
+    by_risk = {risk: needed(risk) if risk < alpha else np.inf for risk in set(worst.tolist())}
+    return np.array([by_risk[risk] for risk in worst.tolist()]).reshape(curve.shape)[()]
 
 
 def _drawn(law: Law, risks: Floats, n: int, rng: np.random.Generator) -> NDArray[Any]:
