@@ -6,7 +6,6 @@ from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.colors import ListedColormap
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 from matplotlib.ticker import MaxNLocator
@@ -49,7 +48,12 @@ def error_counts(
 
 @draw.styled
 def p_value_laws(
-    laws: Mapping[str, tuple[ArrayLike, ArrayLike]], *, limit: float = 1.0, at: float = 0.1, title: str = ""
+    laws: Mapping[str, tuple[ArrayLike, ArrayLike]],
+    *,
+    limit: float = 1.0,
+    at: float = 0.1,
+    title: str = "",
+    marks: bool = False,
 ) -> draw.Picture:
     """Distribution functions of p-values, up to u = `limit`: a valid one stays out of the hatched half under the null.
 
@@ -59,6 +63,8 @@ def p_value_laws(
         For simulated p-values, equal probabilities.
     limit, at : float
         Largest u drawn; the level that the alternative text reports.
+    marks : bool
+        Mark each step, so that curves are told apart where they run along each other.
 
     >>> p_value_laws({"fair": ([0.05, 0.5, 1.0], [0.05, 0.45, 0.5])}).alt
     'Share of p-values that are at most u, against u. At u = 0.1: fair 0.050. Above the diagonal somewhere: none.'
@@ -67,17 +73,17 @@ def p_value_laws(
     ax.fill_between([0, limit], [0, limit], [1, 1], facecolor="none", edgecolor="#D9D9D9", hatch="//", linewidth=0)
     ax.plot([0, limit], [0, limit], color=draw.GREY, linewidth=1)
     notes, broken, top = [], [], limit
-    for (name, (p, chance)), look in zip(laws.items(), draw.looks(laws), strict=True):
+    for (name, (p, chance)), look in zip(laws.items(), draw.looks(laws, draw.MARKS if marks else ""), strict=True):
         u, which = np.unique(np.asarray(p, dtype=float), return_inverse=True)
         below = np.cumsum(np.bincount(which, np.asarray(chance, dtype=float)))
         shown = np.searchsorted(u, limit, side="right")
         x, y = np.r_[0, u[:shown], limit], np.r_[0, below[:shown], below[shown - 1] if shown else 0]
-        ax.step(x, y, where="post", **look)
+        ax.step(x, y, where="post", markevery=range(1, shown + 1), linewidth=1.2 if marks else None, **look)
         top = max(top, y[-1])
         reached = np.searchsorted(u, at, side="right")
         notes.append(f"{name} {below[reached - 1] if reached else 0:.3f}")
         broken += [name] if (below - u).max() > 1e-9 else []
-    ax.set(xlim=(0, limit), ylim=(0, min(1.04 * top, 1.02)), title=title)
+    ax.set(xlim=(0, limit), ylim=(-0.01 * top, min(1.04 * top, 1.02)), title=title)
     ax.set(xlabel="u", ylabel="probability of p ≤ u")
     if at < limit:
         draw.level(ax, at, f"u = {at:g}", axis="x", at=0.98, gap=4, ha="left", va="top", rotation=0)
@@ -189,6 +195,8 @@ def wealth(games: draw.ByName, *, delta: float, title: str = "") -> draw.Picture
 def p_values_by_mean(n: int, alpha: float, variance: float = 1.0, *, delta: float = 0.1, seed: int = 0) -> draw.Picture:
     """P-values by every method against the mean loss of n examples, at one variance of the losses.
 
+    Hoeffding-Bentkus is left out: it is the lower one of two curves that are drawn.
+
     Parameters
     ----------
     n, alpha, delta
@@ -203,7 +211,8 @@ def p_values_by_mean(n: int, alpha: float, variance: float = 1.0, *, delta: floa
     """
     means = np.linspace(0, min(1.2 * alpha, 1), 61)
     losses = means + np.sqrt(variance) * (coins(means, n, seed) - means)
-    curves = {f: pvalues.p_values(losses, alpha, f) for f in pvalues.METHODS if f != "binomial"}
+    left_out = ("binomial", "hoeffding_bentkus")
+    curves = {f: pvalues.p_values(losses, alpha, f) for f in pvalues.METHODS if f not in left_out}
     picture, (ax,) = draw.blank(7, 4)
     draw.lines(ax, means, {name: np.maximum(p, draw.SMALLEST) for name, p in curves.items()})
     if variance == 1:
@@ -254,10 +263,11 @@ def p_value_map(
     best = np.where(matters, stack.argmin(axis=0), np.nan)
     factor = np.where(matters, stack.min(axis=0) / np.where(matters, tight, 1), np.nan)
     picture, (left, right) = draw.blank(7, 3.6, 1, 2, sharey=True)
-    shades = ["#9CCBE8", "#EBC3D8", "#DDF0E7", "#E6E6E6"][: len(rivals)]
-    options = {"shading": "nearest", "rasterized": True}
-    left.pcolormesh(sizes, means, best, cmap=ListedColormap(shades), vmin=-0.5, vmax=len(rivals) - 0.5, **options)
-    mesh = right.pcolormesh(sizes, means, factor, cmap="Blues", vmin=1, **options)
+    looks = list(zip(rivals, ["#9CCBE8", "#EBC3D8", "#DDF0E7", "#E6E6E6"], ["....", "////", "", "xx"], strict=False))
+    for i, (_, shade, hatch) in enumerate(looks):
+        area = left.contourf(sizes, means, best == i, levels=[0.5, 1.5], colors=[shade], hatches=[hatch])
+        area.set(edgecolor=draw.GREY, linewidth=0)
+    mesh = right.pcolormesh(sizes, means, factor, cmap="Blues", vmin=1, shading="nearest", rasterized=True)
     picture.colorbar(mesh, ax=right, label="smallest rival / tight")
     for ax in (left, right):
         for values, line in ((tight, "solid"), (stack.min(axis=0), "dashed")):
@@ -268,7 +278,7 @@ def p_value_map(
         ax.grid(False)
     left.set(ylabel=f"mean loss / alpha (alpha = {alpha:.3g})", title="The smallest rival")
     right.set_title("What tight gains on it")
-    key: list[Any] = [Patch(fc=shade, ec=draw.GREY, label=name) for name, shade in zip(rivals, shades, strict=True)]
+    key: list[Any] = [Patch(fc=shade, ec=draw.GREY, hatch=hatch, label=name) for name, shade, hatch in looks]
     key += [Line2D([], [], color="black", label=f"tight = delta = {delta:.3g}")]
     key += [Line2D([], [], color="black", linestyle="--", linewidth=1.2, label="rival = delta")]
     tight_fit = {"fontsize": 8, "handlelength": 1.4, "columnspacing": 1}
