@@ -205,7 +205,7 @@ def error_budget(delta: float = 0.1) -> None:
     """
     explore(
         functools.partial(plots.error_budget, delta=delta),
-        procedure=menu("procedure", list(plots.BUDGET_PROCEDURES), "two chains with exchange"),
+        procedure=menu("procedure", list(plots.BUDGET_PROCEDURES), "chain"),
         scenario=menu("scenario of p-values", list(plots.BUDGET_SCENARIOS), "A breaks early"),
         steps=integer("rejections made so far", 1, 0, len(plots.BUDGET_NAMES)),
     )
