@@ -228,24 +228,32 @@ def sequence_explorer(delta: float = 0.1) -> None:
     )
 
 
-def calibration_explorer(alpha: float = 0.05, delta: float = 0.1, n: int = 1000) -> None:
-    """Calibrate on the first n of the recorded `data.mnist_losses`, see `plots.grid_of_tests`.
+def calibration_explorer(
+    alpha: float = 0.05,
+    delta: float = 0.1,
+    n: int = 1000,
+    losses: Any = None,
+    ratios: Any = None,
+    *,
+    loss_range: tuple[float, float] = (0.0, 1.0),
+) -> None:
+    """Calibrate on the first n rows of a table of losses, see `plots.grid_of_tests`; default: `data.mnist_losses`.
 
     The table is read once; p-values are computed again only when n, alpha or the method changes.
     """
-    losses, ratios = data.mnist_losses()
-    population = losses.mean(axis=0)
+    losses, ratios = data.mnist_losses() if losses is None else (losses, ratios)
+    population, m, binary = losses.mean(axis=0), len(ratios), losses.dtype.kind != "f"
     procedures: dict[str, Any] = {name: fwer.named(name) for name in fwer.PROCEDURES}
-    procedures["multi_start, 4 starts"] = functools.partial(fwer.multi_start, starts=range(0, 100, 25))
+    procedures["multi_start, 4 starts"] = functools.partial(fwer.multi_start, starts=range(0, m, -(-m // 4)))
 
     @functools.cache
     def evidence(n: int, alpha: float, p_value: str) -> Any:
-        return losses[:n].mean(axis=0), pvalues.p_values(losses[:n], alpha, p_value)
+        return losses[:n].mean(axis=0), pvalues.p_values(*pvalues.rescale(losses[:n], alpha, *loss_range), p_value)
 
     def draw(alpha: float, delta: float, p_value: str, procedure: str, n: int) -> Any:
         means, p = evidence(n, alpha, p_value)
         rejected = procedures[procedure](p, delta)
-        tested = np.cumsum(~rejected) <= 1 if procedure == "fixed_sequence" else np.full(len(p), True)
+        tested = np.cumsum(~rejected) <= 1 if procedure == "fixed_sequence" else np.full(m, True)
         found = {"ratios": ratios, "loss_means": means, "p_values": p, "rejected": rejected, "tested": tested}
         return plots.grid_of_tests(SimpleNamespace(**found, alpha=alpha, delta=delta, n=n), population)
 
@@ -253,9 +261,9 @@ def calibration_explorer(alpha: float = 0.05, delta: float = 0.1, n: int = 1000)
         draw,
         alpha=log_slider("tolerated risk alpha", alpha, -3, -0.5),
         delta=log_slider("error budget delta", delta, -3, -0.3),
-        p_value=menu("p-value", list(pvalues.METHODS), "tight"),
+        p_value=menu("p-value", [name for name in pvalues.METHODS if binary or name != "binomial"], "tight"),
         procedure=menu("procedure", list(procedures), "fixed_sequence"),
-        n=integer("calibration examples n", n, 20, 5000, 10),
+        n=integer("calibration examples n", n, 20, len(losses), 10),
     )
 
 

@@ -38,6 +38,11 @@ from confprune_edu.exercises.lesson_04 import (
     multi_start as multi_start,
     two_way as two_way,
 )
+from confprune_edu.exercises.lesson_05 import (
+    broken_share as broken_share,
+    degradation_table as degradation_table,
+    may_calibrate as may_calibrate,
+)
 from confprune_edu.exercises.lesson_06 import (
     best_pair as best_pair,
     certified_rows as certified_rows,
