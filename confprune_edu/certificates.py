@@ -7,7 +7,8 @@ import html
 import textwrap
 import warnings
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -15,7 +16,7 @@ from numpy.typing import NDArray
 
 from confprune_edu import _checks, fwer, pvalues
 from confprune_edu.recipe import Recipe
-from confprune_edu.records import LATER, Record, at_most, p_value_bounds
+from confprune_edu.records import LATER, Record, at_most, p_value_bounds, reader_of
 
 if TYPE_CHECKING:  # torch is imported where a network is at hand: `calibrate_losses` runs without it
     from torch import Tensor, nn
@@ -51,6 +52,7 @@ class Certificate(Record):
     zeros: int | None = field(default=None, metadata=LATER)
     tensors: dict[str, str] | None = field(default=None, metadata=LATER)
     importance: float | None = field(default=None, metadata=LATER)
+    saved: dict[str, Any] | None = field(default=None, metadata=LATER)
     scores: Mapping[str, Tensor] | None = field(default=None)
     finish: pruning.Finish | None = field(default=None)
 
@@ -91,6 +93,27 @@ class Certificate(Record):
             raise ValueError(f"scores differ from those of this certificate, which is about {used}")
         if (finish is not None) != self.finished:
             raise ValueError(f"finish must be {'the one that' if self.finished else 'None: none'} was calibrated")
+
+    def _save(self, path: str | Path, pruned: nn.Module, network: str | None, date: str | None, **setting: Any) -> None:
+        """Write the pruned network with this certificate, which from here on names it."""
+        import torch
+
+        from confprune_edu import __version__, pruning, saved
+
+        tensors = saved.tensors_of(pruned)
+        about = {
+            "network": network or type(pruned).__name__,
+            "date": date,
+            "versions": {"confprune_edu": __version__, "torch": torch.__version__, "numpy": np.__version__},
+            "prunable": list(pruning.prunable(pruned, self.weights)),
+            "tensors": saved.described(tensors),
+            **setting,
+        }
+        saved.write(Path(path), tensors, replace(self, saved=about).to_json())
+
+    def _saved_ratio(self) -> float | None:
+        """The pruning ratio of the network in the file that this certificate comes from."""
+        raise NotImplementedError
 
     def _sentences(self) -> tuple[str, str, str]:
         return self._headline(), self._claim(), self._facts() + self._extent()
@@ -175,6 +198,9 @@ class Calibration(Certificate):
         prunable ones that were zero before: the ratio counts them.
     weights : list of str or None
         Names of the prunable weights, if the caller chose them.
+    saved : dict or None
+        In a certificate that comes from a file: the network's name and date, the versions that made it, and of each
+        tensor dtype, shape, zeros and SHA-256.
     importance : float or None
         Bound of the importance weights, where there were any: the risk is that of the law which they describe, and
         `loss_means` are those of weight times loss.
@@ -217,6 +243,45 @@ class Calibration(Certificate):
         if self.ratio is None:
             raise ValueError("nothing was certified: there is no certified network")
         return self._pruned(model, self.ratio, scores, finish, weights)
+
+    def save(
+        self,
+        path: str | Path,
+        model: nn.Module,
+        *,
+        network: str | None = None,
+        date: str | None = None,
+        scores: Mapping[str, Tensor] | None = None,
+        finish: pruning.Finish | None = None,
+        weights: pruning.Weights | None = None,
+    ) -> None:
+        """The certified network and this certificate as one new file, `model.safetensors` say.
+
+        Every tool that reads safetensors reads the weights: `safetensors.torch.load_model(model, path)` loads them into
+        a network of the same class. `load` and `verify` read the certificate, which is text in the file's metadata.
+
+        Parameters
+        ----------
+        path : str or Path
+            A file that does not exist.
+        model : torch.nn.Module
+            The network that was calibrated, not pruned yet.
+        network, date : str, optional
+            What the certificate calls the network (default: its class), and when it was made.
+        scores, finish, weights
+            As in `prune`.
+
+        Raises
+        ------
+        FileExistsError
+            `path` exists.
+        ValueError
+            As in `prune`.
+        """
+        self._save(path, self.prune(model, scores, finish, weights=weights), network, date)
+
+    def _saved_ratio(self) -> float | None:
+        return self.ratio
 
     def plot(self, **options: Any) -> Any:
         """Risk and p-values against the ratio, see `plots.certificate`."""
@@ -271,6 +336,75 @@ class Calibration(Certificate):
             f"n = {self.n}, {self.p_value} p-values, {self.procedure}; "
             f"{certified} of {tested} tested ratios certified, {len(self.ratios)} in the grid{mean}"
         )
+
+
+def load(path: str | Path) -> Any:
+    """The certificate in a file that `save` wrote: a `Calibration` or a `selective.SelectiveCalibration`.
+
+    What it claims is computed anew from what it rests on; of the weights in the file it knows nothing: see `verify`.
+
+    Raises
+    ------
+    FileNotFoundError, ValueError
+        No such file, a damaged one, or one without certificate; a certificate that was edited or contradicts itself.
+    """
+    return _read(path)[0]
+
+
+def verify(path: str | Path, model: nn.Module | None = None) -> Any:
+    """The certificate in a file, if every tensor beside it is the one that was certified, bit for bit.
+
+    Parameters
+    ----------
+    path : str or Path
+        What `save` wrote.
+    model : torch.nn.Module, optional
+        A network in memory that must have these tensors, too: the one that is about to be used.
+
+    Returns
+    -------
+    Calibration or selective.SelectiveCalibration
+
+    Raises
+    ------
+    FileNotFoundError, ValueError
+        As in `load`; a tensor that is missing, new, cast, reshaped or changed, by name; fewer zeros than certified.
+
+    That shows changes, accidents above all. It is no signature: against forgery sign the file.
+
+    >>> import pathlib, tempfile
+    >>> import torch
+    >>> from confprune_edu.calibration import calibrate
+    >>> from confprune_edu.losses import disagreement
+    >>> model = torch.nn.Linear(2, 2, bias=False)
+    >>> model.weight.data = torch.tensor([[5.0, 0.1], [0.1, 4.0]])
+    >>> result = calibrate(model, torch.eye(2).repeat(50, 1), disagreement, alpha=0.1, delta=0.1, ratios=[0.25, 0.5])
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     file = pathlib.Path(folder, "model.safetensors")
+    ...     result.save(file, model)
+    ...     print(verify(file).ratio)
+    ...     verify(file, model)
+    Traceback (most recent call last):
+    ValueError: model: weight has other values than the tensor that was certified
+    """
+    from confprune_edu import saved
+
+    certificate, tensors = _read(path)
+    saved.check(tensors, certificate.saved["tensors"])
+    saved.check_zeros(certificate.saved, certificate._saved_ratio())
+    if model is not None:
+        saved.check(saved.tensors_of(model), certificate.saved["tensors"], "model: ")
+    return certificate
+
+
+def _read(path: str | Path) -> tuple[Any, dict[str, Tensor]]:
+    from confprune_edu import saved
+
+    text, tensors = saved.read(Path(path))
+    certificate = reader_of(text).from_json(text)
+    if certificate.saved is None:
+        raise ValueError(f"the certificate in {Path(path).name} names no tensor: it was not written by save")
+    return certificate, tensors
 
 
 def provenance_of(

@@ -5,6 +5,7 @@ import json
 from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import fields
+from importlib import import_module
 from typing import Any, ClassVar, Self
 
 import numpy as np
@@ -13,7 +14,9 @@ from numpy.typing import NDArray
 from confprune_edu import _checks
 from confprune_edu.recipe import Recipe
 
-VERSION = 1  # of the JSON records
+VERSIONS = {False: 1, True: 2}  # of the JSON records: with `saved`, the second
+ROOMS = {"confprune_edu.Calibration": "confprune_edu.certificates"}  # where a record of this schema is read
+ROOMS["confprune_edu.SelectiveCalibration"] = "confprune_edu.selective"
 LATER = {"later": True}  # marks fields that records of version 1 may lack
 LONGEST_NAME = 10_000  # characters of a procedure, loss or criterion
 OWN = ("scores", "finish")  # fields that stay with the certificate in memory
@@ -26,6 +29,7 @@ class Record:
     which of those reading a record can repeat.
     """
 
+    saved: dict[str, Any] | None
     schema: ClassVar[str]
     tables: ClassVar[tuple[str, ...]]
     keep_delta: ClassVar[frozenset[str]]
@@ -33,7 +37,7 @@ class Record:
 
     def to_json(self) -> str:
         """The certificate as JSON text, with a schema version; `from_json` reads it back. NaN becomes null."""
-        record: dict[str, Any] = {"schema": self.schema, "version": VERSION}
+        record: dict[str, Any] = {"schema": self.schema, "version": VERSIONS[self.saved is not None]}
         for name in self._json_fields():
             value = getattr(self, name)
             record[name] = _nulls(value) if isinstance(value, np.ndarray) else value
@@ -48,10 +52,11 @@ class Record:
             record = json.loads(text, object_pairs_hook=_each_once)
         except (ValueError, RecursionError) as problem:
             raise ValueError(f"not a calibration record (its text is needed, not a path): {problem}") from None
-        if not isinstance(record, dict) or (record.get("schema"), record.get("version")) != (cls.schema, VERSION):
-            found = (record.get("schema"), record.get("version")) if isinstance(record, dict) else type(record).__name__
+        found = (record.get("schema"), record.get("version")) if isinstance(record, dict) else type(record).__name__
+        version = VERSIONS[isinstance(record, dict) and record.get("saved") is not None]
+        if found != (cls.schema, version):
             raise ValueError(
-                f"not a calibration record that {cls.__name__} reads ({cls.schema}, {VERSION}): got {found!s:.99}"
+                f"not a calibration record that {cls.__name__} reads ({cls.schema}, {version}): got {found!s:.99}"
             )
         if missing := [name for name, later in cls._json_fields().items() if not later and name not in record]:
             raise ValueError(f"the calibration record lacks {', '.join(missing)}")
@@ -85,11 +90,13 @@ class Record:
         kinds: dict[str, Any] = dict.fromkeys(("procedure", "loss", "criterion"), str) | {"finished": bool}
         kinds |= dict.fromkeys(("model_sha256", "scores_sha256", "data_sha256"), str | None)
         kinds |= dict.fromkeys(("seed", "prunable", "matrix", "zeros"), int | None)
-        kinds |= {"weights": list | None, "tensors": dict | None, "importance": float | None}
+        kinds |= {"weights": list | None, "tensors": dict | None, "importance": float | None, "saved": dict | None}
         if odd := [name for name, kind in kinds.items() if not isinstance(record[name], kind)]:
             raise ValueError(f"{', '.join(odd)} of another type")
         if long := [name for name in ("procedure", "loss", "criterion") if len(record[name]) > LONGEST_NAME]:
             raise ValueError(f"{', '.join(long)} longer than {LONGEST_NAME:,} characters")
+        if record["saved"] is not None and not _names_tensors(**record["saved"]):
+            raise ValueError("saved must say dtype, shape, zeros and SHA-256 of each tensor")
         numbers = {name: np.array(record[name], dtype=np.float64) for name in ("ratios", "p_values", *cls.tables)}
         values = record | numbers | {"loss_range": recipe.loss_range, "ratios": _checks.ratios(numbers["ratios"])}
         shape = cls._shape(values)
@@ -104,6 +111,34 @@ class Record:
         if (values["rejected"] != rejected).any():
             raise ValueError("rejected must follow from p_values, delta and procedure")
         return values
+
+
+def reader_of(text: str) -> type[Record]:
+    """The class whose `from_json` reads this record, by its schema; ValueError if there is none.
+
+    >>> reader_of('{"schema": "confprune_edu.Calibration"}').__name__
+    'Calibration'
+    """
+    record = json.loads(text)
+    room = ROOMS.get(str(record.get("schema"))) if isinstance(record, dict) else None
+    if room is None:
+        raise ValueError(f"no calibration record: its schema is none of {', '.join(ROOMS)}")
+    return getattr(import_module(room), record["schema"].rpartition(".")[2])
+
+
+def _names_tensors(
+    tensors: dict[str, Any],
+    prunable: list[str],
+    network: str,
+    date: str | None,
+    versions: dict[str, str],
+    pair: Any = None,
+) -> bool:
+    """Whether the part of a record about a file has the form that `certificates.Certificate.save` gives it."""
+    kinds = (str, list, int, str)
+    return set(prunable) <= set(tensors) and all(
+        len(kept) == len(kinds) and all(map(isinstance, kept, kinds)) for kept in tensors.values()
+    )
 
 
 def _each_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

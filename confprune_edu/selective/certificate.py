@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -149,6 +150,27 @@ class SelectiveCalibration(certificates.Certificate):
         coverage, risk = float(self.coverage[found]), float(self.risk[found])
         ratio, threshold = float(self.ratios[row]), float(self.thresholds[column])
         return Pair(ratio, threshold, coverage, risk, row, column, self.confidence)
+
+    def save(
+        self,
+        path: str | Path,
+        model: nn.Module,
+        pair: Pair | Literal["best"] | None = "best",
+        *,
+        network: str | None = None,
+        date: str | None = None,
+        scores: Mapping[str, Tensor] | None = None,
+        finish: pruning.Finish | None = None,
+        weights: pruning.Weights | None = None,
+    ) -> None:
+        """The certified network of a pair and this certificate as one new file, as `Calibration.save` does."""
+        chosen = self.best() if pair == "best" else pair
+        pruned = self.prune(model, chosen, scores, finish, weights=weights)
+        self._save(path, pruned, network, date, pair=chosen and [chosen.row, chosen.column])
+
+    def _saved_ratio(self) -> float | None:
+        row, column = self.saved["pair"] if self.saved else (0, 0)
+        return float(self.ratios[row]) if self.rejected[row, column] else None
 
     def prune(
         self,

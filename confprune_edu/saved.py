@@ -1,0 +1,107 @@
+"""A network and its certificate in one safetensors file: weights as ever, the record in the file's metadata.
+
+What is kept here shows that a file has changed. It is no signature: who can write a file can also certify another.
+"""
+
+import hashlib
+import math
+import secrets
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import safetensors
+import safetensors.torch
+from torch import Tensor, nn
+
+from confprune_edu import pruning
+
+RECORD, CHECKSUM = "certificate", "certificate_sha256"  # names in the metadata
+
+
+class Kept(NamedTuple):
+    """What a record says of one tensor of its file."""
+
+    dtype: str
+    shape: list[int]
+    zeros: int
+    sha256: str
+
+
+def tensors_of(model: nn.Module) -> dict[str, Tensor]:
+    """The state of a network, by name; a tensor that has several names under its first one.
+
+    >>> model = nn.Sequential(nn.Linear(2, 2, bias=False), nn.Linear(2, 2, bias=False))
+    >>> model[1].weight = model[0].weight
+    >>> list(tensors_of(model))
+    ['0.weight']
+    """
+    first: dict[Any, str] = {}
+    state = model.state_dict()
+    for name, tensor in state.items():
+        first.setdefault((pruning.memory(tensor), tensor.shape, tensor.stride()), name)
+    return {name: state[name].detach().cpu().contiguous() for name in first.values()}
+
+
+def described(tensors: Mapping[str, Tensor]) -> dict[str, Kept]:
+    """What a record says of these tensors, by name."""
+    return {
+        name: Kept(str(tensor.dtype), list(tensor.shape), int((tensor == 0).sum()), pruning.digest({"": tensor}))
+        for name, tensor in tensors.items()
+    }
+
+
+def write(path: Path, tensors: Mapping[str, Tensor], record: str) -> None:
+    """Tensors and record as one new file; FileExistsError where there is one already."""
+    if path.exists():
+        raise FileExistsError(f"path: {path} exists; to replace it, delete it first, or name another file")
+    beside = path.with_name(f"{path.name}.{secrets.token_hex(4)}.part")
+    metadata = {"format": "pt", RECORD: record, CHECKSUM: hashlib.sha256(record.encode()).hexdigest()}
+    try:
+        safetensors.torch.save_file(dict(tensors), beside, metadata)
+        beside.rename(path)
+    finally:
+        beside.unlink(missing_ok=True)
+
+
+def read(path: Path) -> tuple[str, dict[str, Tensor]]:
+    """Record and tensors of a file; ValueError where it is damaged, or its record is missing or was edited."""
+    if not path.is_file():
+        raise FileNotFoundError(f"path: there is no file {path}")
+    try:
+        with safetensors.safe_open(path, framework="pt") as file:
+            metadata = file.metadata() or {}
+        tensors = safetensors.torch.load_file(path)
+    except safetensors.SafetensorError as problem:
+        raise ValueError(f"{path.name} is no safetensors file, or a damaged one: {problem}") from None
+    if RECORD not in metadata:
+        raise ValueError(f"{path.name} holds no certificate: its metadata lack {RECORD!r}")
+    if metadata.get(CHECKSUM) != hashlib.sha256(metadata[RECORD].encode()).hexdigest():
+        raise ValueError(f"the certificate in {path.name} was edited: its checksum is another")
+    return metadata[RECORD], tensors
+
+
+def check(tensors: Mapping[str, Tensor], known: Mapping[str, Any], where: str = "") -> None:
+    """ValueError that names the first tensor which is not the one that was certified."""
+    if missing := [name for name in known if name not in tensors]:
+        raise ValueError(f"{where}{missing[0]} is missing, the first of {len(missing)} tensors that are")
+    if new := [name for name in tensors if name not in known]:
+        raise ValueError(f"{where}{new[0]} is new, the first of {len(new)} tensors that the certificate does not know")
+    for name, now in described(tensors).items():
+        then = Kept(*known[name])
+        if now.dtype != then.dtype:
+            raise ValueError(
+                f"{where}{name} is {now.dtype} and was certified as {then.dtype}: that is another function"
+            )
+        if now.shape != then.shape:
+            raise ValueError(f"{where}{name} has shape {now.shape} and was certified with {then.shape}")
+        if now != then:
+            raise ValueError(f"{where}{name} has other values than the tensor that was certified")
+
+
+def check_zeros(about: Mapping[str, Any], ratio: float | None) -> None:
+    """ValueError where a file's record tells of fewer zeros than the ratio that was certified."""
+    kept = [Kept(*about["tensors"][name]) for name in about["prunable"]]
+    zeros, entries = sum(k.zeros for k in kept), sum(math.prod(k.shape) for k in kept)
+    if ratio is None or zeros < round(ratio * entries):
+        raise ValueError(f"{zeros:,} of {entries:,} prunable weights are zero, fewer than the certified ratio {ratio}")
