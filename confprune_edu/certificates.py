@@ -199,8 +199,7 @@ class Calibration(Certificate):
     weights : list of str or None
         Names of the prunable weights, if the caller chose them.
     saved : dict or None
-        In a certificate that comes from a file: the network's name and date, the versions that made it, and of each
-        tensor dtype, shape, zeros and SHA-256.
+        From a file: the network's name, the date, versions, and each tensor's dtype, shape, zeros and SHA-256.
     importance : float or None
         Bound of the importance weights, where there were any: the risk is that of the law which they describe, and
         `loss_means` are those of weight times loss.
