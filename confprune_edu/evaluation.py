@@ -6,7 +6,7 @@ How these tables are made fast is told in `engine/README.md`.
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Executor
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from numpy.typing import NDArray
@@ -159,3 +159,57 @@ def loss_columns(
     """
     options = Options(scores, finish, batch_size, device, progress, weights, call, target)
     return (column for (column,) in tables.columns(model, data, ratios, {"losses": loss}, options))
+
+
+class Comparison(NamedTuple):
+    """How two functions differ on some examples, see `same_function`."""
+
+    examples: int
+    largest: float  # difference of any two outputs
+    changed: int  # examples with another decision
+
+
+def same_function(a: Any, b: Any, data: Any, *, batch_size: int | None = None) -> Comparison:
+    """How far two functions agree on the same examples: a certified network and its export to another runtime, say.
+
+    A certificate is about the function that was evaluated. Where no decision of the calibration examples changes, every
+    loss that looks at decisions alone is what it was, and so are the p-values.
+
+    Parameters
+    ----------
+    a, b : callable
+        From a batch of inputs to outputs (batch, ...), tensors or arrays: networks in eval mode, `torch.export`'s
+        `program.module()`, or a function around another runtime's session.
+    data
+        As in `loss_table`; targets are not used.
+    batch_size : int, optional
+        Examples at a time.
+
+    Returns
+    -------
+    Comparison
+        `.examples`, `.largest` difference, and how many examples `.changed` their decision: the class with the largest
+        score, or the sign where there is one score, as in a mask.
+
+    Raises
+    ------
+    ValueError
+        Outputs that differ in shape, or are NaN.
+
+    >>> model, rounded = nn.Linear(4, 3), nn.Linear(4, 3)
+    >>> _ = rounded.load_state_dict({name: w.bfloat16().float() for name, w in model.state_dict().items()})
+    >>> same_function(model, rounded, torch.zeros(5, 4)).largest < 0.01
+    True
+    """
+    read, _ = batches.reader(data, batch_size, batches.BATCH_ELEMENTS)
+    examples, largest, changed = 0, 0.0, 0
+    with torch.no_grad():
+        for batch in read():
+            one, other = (torch.as_tensor(f(batch.inputs)).double().cpu() for f in (a, b))
+            if one.shape != other.shape or one.isnan().any() or other.isnan().any():
+                raise ValueError(f"a and b must give numbers of one shape, got {one.shape} and {other.shape}, or NaN")
+            decisions = [x.argmax(1) if x.ndim > 1 and x.shape[1] > 1 else x > 0 for x in (one, other)]
+            examples += len(one)
+            largest = max(largest, float((one - other).abs().max()))
+            changed += int((decisions[0] != decisions[1]).reshape(len(one), -1).any(dim=1).sum())
+    return Comparison(examples, largest, changed)

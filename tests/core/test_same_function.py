@@ -1,0 +1,44 @@
+"""Two functions compared on the same examples."""
+
+import pytest
+import torch
+from torch import nn
+from torch.utils.data import DataLoader, TensorDataset
+
+from confprune_edu.evaluation import same_function
+
+
+def network():
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Linear(6, 8), nn.ReLU(), nn.Linear(8, 3)).eval()
+
+
+def test_an_exported_program_is_the_same_function():
+    model, inputs = network(), torch.randn(40, 6)
+    program = torch.export.export(model, (inputs,), dynamic_shapes=({0: torch.export.Dim("batch")},))
+    found = same_function(model, program.module(), (inputs, torch.zeros(40)), batch_size=16)
+    assert found.examples == 40 and found.largest < 1e-5 and found.changed == 0
+
+
+@pytest.mark.parametrize("loaded", [False, True])
+def test_differences_and_changed_decisions_are_counted(loaded):
+    inputs = torch.eye(3).repeat(5, 1)
+    data = DataLoader(TensorDataset(inputs, torch.zeros(15)), batch_size=4) if loaded else inputs
+    swapped = same_function(lambda x: x, lambda x: x[:, [1, 0, 2]], data)
+    assert swapped == (15, 1.0, 10)
+    assert same_function(lambda x: x, lambda x: 3 * x.numpy(), data) == (15, 2.0, 0)
+
+
+def test_one_score_decides_by_its_sign_and_a_mask_changes_once_however_many_pixels_do():
+    scores = torch.tensor([1.0, -1.0, 2.0])
+    assert same_function(lambda x: x, lambda x: -x, scores).changed == 3
+    masks = torch.ones(4, 1, 5, 5)
+    masks[0] = 0
+    assert same_function(lambda x: x, lambda x: 1 - 2 * x, masks).changed == 4
+    assert same_function(lambda x: x, lambda x: x / 2, masks) == (4, 0.5, 0)
+
+
+def test_other_shapes_and_nan_are_refused():
+    for other in (lambda x: x[:, :1], lambda x: x * float("nan")):
+        with pytest.raises(ValueError, match="numbers of one shape"):
+            same_function(lambda x: x, other, torch.ones(3, 2))
