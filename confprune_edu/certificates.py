@@ -111,7 +111,7 @@ class Certificate(Record):
         }
         saved.write(Path(path), tensors, replace(self, saved=about).to_json())
 
-    def _saved_ratio(self) -> float | None:
+    def saved_ratio(self) -> float | None:
         """The pruning ratio of the network in the file that this certificate comes from."""
         raise NotImplementedError
 
@@ -279,7 +279,7 @@ class Calibration(Certificate):
         """
         self._save(path, self.prune(model, scores, finish, weights=weights), network, date)
 
-    def _saved_ratio(self) -> float | None:
+    def saved_ratio(self) -> float | None:
         return self.ratio
 
     def plot(self, **options: Any) -> Any:
@@ -390,7 +390,7 @@ def verify(path: str | Path, model: nn.Module | None = None) -> Any:
 
     certificate, tensors = _read(path)
     saved.check(tensors, certificate.saved["tensors"])
-    saved.check_zeros(certificate.saved, certificate._saved_ratio())
+    saved.check_zeros(certificate.saved, certificate.saved_ratio())
     if model is not None:
         saved.check(saved.tensors_of(model), certificate.saved["tensors"], "model: ")
     return certificate

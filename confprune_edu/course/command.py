@@ -13,6 +13,7 @@ answers at once.
 import argparse
 import importlib.util
 import io
+import json
 import logging
 import os
 import subprocess
@@ -20,6 +21,7 @@ import sys
 from argparse import Namespace
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from confprune_edu import __version__
 from confprune_edu.course import notebooks, runner
@@ -110,6 +112,38 @@ def html_command(arguments: Namespace) -> int:
     return 0
 
 
+def verify_command(arguments: Namespace) -> int:
+    """`confprune verify`: the claim of every file that holds, what is wrong with the others; 1 if there is one."""
+    from confprune_edu import certificates
+
+    rows: list[dict[str, Any]] = []
+    for path in arguments.files:
+        try:
+            found = certificates.verify(path)
+            rows.append({"file": str(path), "holds": True, "network": found.saved["network"], "claim": str(found)})
+        except (OSError, ValueError, TypeError) as problem:
+            rows.append({"file": str(path), "holds": False, "problem": str(problem)})
+    if arguments.json:
+        print(json.dumps(rows, indent=1))
+    else:
+        lines = {True: "{file}: verified, {network}\n{claim}\n", False: "{file}: DOES NOT HOLD: {problem}\n"}
+        print("\n".join(lines[row["holds"]].format(**row) for row in rows))
+    return int(not all(row["holds"] for row in rows))
+
+
+def card_command(arguments: Namespace) -> int:
+    """`confprune card`: the model card of a file that holds."""
+    from confprune_edu import certificates
+    from confprune_edu.course import card
+
+    try:
+        arguments.out.write_text(card.page(certificates.verify(arguments.file)), encoding="utf-8")
+    except (OSError, ValueError, TypeError) as problem:
+        raise Refused(f"{arguments.file}: {problem}") from None
+    print(f"the model card is in {arguments.out}")
+    return 0
+
+
 def positive(text: str) -> int:
     """An int of at least 1, for argparse."""
     if int(text) < 1:
@@ -151,6 +185,14 @@ def build_parser() -> argparse.ArgumentParser:
     site.set_defaults(command=html_command)
     site.add_argument("--out", type=Path, default=Path("site"), metavar="DIR", help="folder of the site (%(default)s)")
     site.add_argument("--source", type=Path, metavar="DIR", help="folder of executed notebooks; default: as shipped")
+    verify = commands.add_parser("verify", help="do these files still hold what was certified?")
+    verify.set_defaults(command=verify_command)
+    verify.add_argument("files", nargs="+", type=Path, metavar="FILE", help="what the method save of a result wrote")
+    verify.add_argument("--json", action="store_true", help="one JSON list in place of text")
+    card = commands.add_parser("card", help="the model card of a certified network, one web page")
+    card.set_defaults(command=card_command)
+    card.add_argument("file", type=Path, metavar="FILE", help="what the method save of a result wrote")
+    card.add_argument("--out", type=Path, default=Path("card.html"), metavar="HTML", help="page (%(default)s)")
     ready = commands.add_parser("doctor", help="is this machine ready for the course?")
     ready.set_defaults(command=doctor_command)
     return parser

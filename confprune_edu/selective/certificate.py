@@ -168,7 +168,7 @@ class SelectiveCalibration(certificates.Certificate):
         pruned = self.prune(model, chosen, scores, finish, weights=weights)
         self._save(path, pruned, network, date, pair=chosen and [chosen.row, chosen.column])
 
-    def _saved_ratio(self) -> float | None:
+    def saved_ratio(self) -> float | None:
         row, column = self.saved["pair"] if self.saved else (0, 0)
         return float(self.ratios[row]) if self.rejected[row, column] else None
 
