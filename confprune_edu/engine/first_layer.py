@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from confprune_edu.engine.kernels import FastLinear, can_multiply, product
+from confprune_edu.engine.kernels import can_multiply, forward_of, multiply, product
 
 FRESH = 128  # ratios after which the first layer is multiplied anew, so that rounding errors stay small
 
@@ -82,14 +82,10 @@ def _turned(matrix: Tensor) -> Tensor:
     return matrix.T.clone(memory_format=torch.contiguous_format)
 
 
-class UpdatedLinear(FastLinear):
-    """A linear layer that takes its outputs from a `FirstLayer`, or multiplies where that has none."""
-
-    first: FirstLayer
-
-    def forward(self, input: Tensor) -> Tensor:
-        outputs = self.first.of(input)
-        return super().forward(input) if outputs is None else outputs
+def updated(layer: Any, input: Tensor) -> Tensor:
+    """The `forward` of a linear layer: the outputs of its `FirstLayer`, or a product where that has none."""
+    outputs = layer.first.of(input)
+    return multiply(layer, input) if outputs is None else outputs
 
 
 class FirstCall:
@@ -129,7 +125,8 @@ class FirstCall:
 def updatable(layer: nn.Module, inputs: Any) -> bool:
     """Can a `FirstLayer` give the outputs of this call?"""
     return (
-        type(layer) in (nn.Linear, FastLinear)
+        type(layer) is nn.Linear
+        and forward_of(layer) in (None, multiply)
         and len(inputs) == 1
         and can_multiply(inputs[0])
         and inputs[0].dtype == layer.weight.dtype

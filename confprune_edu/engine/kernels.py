@@ -1,6 +1,7 @@
 """What is fast on a processor: the kernel that multiplies, the format in memory, memory that is kept."""
 
 from collections.abc import Callable
+from types import MethodType
 from typing import Any
 
 import torch
@@ -30,44 +31,51 @@ def product(inputs: Tensor, weight: Tensor, bias: Tensor | None, columns: bool =
     return ONEDNN(inputs, weight, rest[0] if rest else None, "none", [], "")
 
 
-class FastLinear(nn.Linear):
-    """A linear layer that multiplies by `product` where it can."""
-
-    def forward(self, input: Tensor) -> Tensor:
-        multiply = product if can_multiply(input) else functional.linear
-        return multiply(input, self.weight, self.bias)
+def multiply(layer: nn.Linear, input: Tensor) -> Tensor:
+    """The `forward` of a linear layer, by `product` where it can."""
+    return (product if can_multiply(input) else functional.linear)(input, layer.weight, layer.bias)
 
 
-class ColumnLinear(FastLinear):
-    """A linear layer that gives columns where it is given columns."""
+def multiply_columns(layer: nn.Linear, input: Tensor) -> Tensor:
+    """The same, but columns where it is given columns."""
+    return product(input, layer.weight, layer.bias, columns=True) if can_multiply(input) else multiply(layer, input)
 
-    def forward(self, input: Tensor) -> Tensor:
-        if not can_multiply(input):
-            return super().forward(input)
-        return product(input, self.weight, self.bias, columns=True)
+
+def forward_of(layer: nn.Module) -> Any:
+    """The function by which a layer of torch, whose type stays what it is, computes; None for its usual one."""
+    return getattr(vars(layer).get("forward"), "__func__", vars(layer).get("forward"))
+
+
+def set_forward(layer: nn.Module, function: Callable[..., Tensor]) -> None:
+    """Let a layer compute by `function`. A network may ask for the type of its layers: it stays the same."""
+    layer.__dict__["forward"] = MethodType(function, layer)
 
 
 def use_fast_products(network: nn.Module) -> None:
-    """Turn the linear layers of a network, which nobody else uses, into `FastLinear` layers."""
+    """Let the linear layers of a network, which nobody else uses, multiply by `product`."""
     for module in network.modules():
-        if type(module) is nn.Linear:
-            module.__class__ = FastLinear
+        if type(module) is nn.Linear and forward_of(module) is None:
+            set_forward(module, multiply)
 
 
 def pass_columns_on(network: nn.Module) -> None:
-    """Turn the `FastLinear` layers of a network into `ColumnLinear` layers."""
+    """Let those layers give columns where they are given columns."""
     for module in network.modules():
-        if type(module) is FastLinear:
-            module.__class__ = ColumnLinear
+        if forward_of(module) is multiply:
+            set_forward(module, multiply_columns)
 
 
 def can_multiply(inputs: Any) -> bool:
-    """Can `product` stand in for `F.linear`? For a batch of vectors on the processor, unless autocast changes them."""
+    """Can `product` stand in for `F.linear`? For a batch of vectors on the processor.
+
+    Not where autocast changes them, nor where a network asks for gradients, which `product` has not.
+    """
     return (
         isinstance(inputs, Tensor)
         and inputs.ndim == 2
         and inputs.device.type == "cpu"
         and not torch.is_autocast_enabled("cpu")
+        and not torch.is_grad_enabled()
     )
 
 
@@ -87,6 +95,8 @@ def choose_format(network: nn.Module, inputs: Any, call: Callable[[nn.Module, An
     example of `inputs`, and keeps the usual format.
     """
     if not _image(inputs) or not any(isinstance(module, nn.Conv2d) for module in network.modules()):
+        return
+    if pruning.tied(network):  # another format would untie them
         return
     trial = pruning.twin(network).to(memory_format=torch.channels_last)  # of its own: it may keep what it computes
     try:

@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from confprune_edu import pruning
-from confprune_edu.engine.first_layer import FirstCall, FirstLayer, UpdatedLinear
-from confprune_edu.engine.kernels import pass_columns_on
+from confprune_edu.engine.first_layer import FirstCall, FirstLayer, updated
+from confprune_edu.engine.kernels import pass_columns_on, set_forward
 
 
 class CannotShare(Exception):
@@ -26,6 +26,7 @@ class Family:
     and attributes of its own, so that none sees what another one remembers.
     """
 
+    @torch.inference_mode(False)  # copies made in that mode could not be asked for gradients
     def __init__(
         self, model: nn.Module, grid: NDArray[np.float64], rank: Tensor, weights: pruning.Weights | None = None
     ) -> None:
@@ -36,11 +37,18 @@ class Family:
         self.places = [_places(weight) for weight in self.weights]
         self.starts_full = not any(map(len, self.steps[0]))  # nothing is pruned at the first ratio
         self.parameters = list(own.parameters())
-        self.shared = {id(parameter): parameter for parameter in self.parameters}
-        self.networks = [copy.deepcopy(own, dict(self.shared)) for _ in grid]
+        self.networks = [self._copy(own) for _ in grid]
         self.reached = -1  # the place in the grid at which the weights are
         self.first: FirstLayer | None = None  # outputs of the first linear layer, where they are updated
         self.begins = ""  # the name of that layer
+
+    @torch.inference_mode(False)
+    def _copy(self, network: nn.Module) -> nn.Module:
+        """A copy that shares the weights."""
+        found = copy.deepcopy(network, pruning.sharing(self.parameters))
+        if not {id(own) for own in found.parameters()}.issuperset(map(id, self.parameters)):
+            raise CannotShare  # its `__deepcopy__` has another way
+        return found
 
     @contextlib.contextmanager
     def refuse_writes(self) -> Iterator[None]:
@@ -65,7 +73,7 @@ class Family:
         """
         if self.first is None:
             return
-        probe = copy.deepcopy(self.at(0), dict(self.shared))
+        probe = self._copy(self.at(0))
         self.first.gives_columns = True
         pass_columns_on(probe)
         with self.refuse_writes():
@@ -80,11 +88,14 @@ class Family:
     def _update_from(self, name: str) -> None:
         """Update the outputs of the linear layer `name`, the first one that is called, from ratio to ratio."""
         layer: Any = self.networks[0].get_submodule(name)
-        k = next(k for k, weight in enumerate(self.weights) if weight is layer.weight)
+        k = next((k for k, weight in enumerate(self.weights) if weight is layer.weight), None)
+        if k is None:  # another parameter of the layer is pruned, from which its weight is computed
+            return
         self.begins, self.first = name, FirstLayer(layer, self.dense[k], [step[k] for step in self.steps])
         for network in self.networks:
             layer = network.get_submodule(name)
-            layer.__class__, layer.__dict__["first"] = UpdatedLinear, self.first
+            layer.__dict__["first"] = self.first
+            set_forward(layer, updated)
 
     @torch.no_grad()
     def at(self, j: int) -> nn.Module:

@@ -40,7 +40,8 @@ def rows(
         return _whole(one_by_one())
     task = passes.prepare(model, data, grid, losses, options)
     changed_by_eval = pruning.fingerprint(task.full) != pruning.fingerprint(model)
-    return _whole(one_by_one()) if changed_by_eval else _by_batch_or_ratio(task, rank, one_by_one)
+    untied = pruning.tied(model) and not pruning.tied(task.full)  # on its way to another device
+    return _whole(one_by_one()) if changed_by_eval or untied else _by_batch_or_ratio(task, rank, one_by_one)
 
 
 def columns(model: nn.Module, data: Any, ratios: Any, losses: Mapping[str, Loss], options: Options) -> Iterator[Arrays]:

@@ -5,7 +5,9 @@ from confprune_edu.pruning.copies import (
     family as family,
     global_rank as global_rank,
     prune as prune,
+    sharing as sharing,
     sparsity as sparsity,
+    tied as tied,
     twin as twin,
 )
 from confprune_edu.pruning.cost import Saving as Saving, Savings as Savings, savings as savings

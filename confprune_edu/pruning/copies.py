@@ -2,7 +2,7 @@
 
 import copy
 import random
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from confprune_edu import _checks
 from confprune_edu.pruning.criteria import Weights, extent, magnitude, memory, some
-from confprune_edu.pruning.state import same_random_state
+from confprune_edu.pruning.state import digest, same_random_state
 
 Finish = Callable[[nn.Module], None]
 
@@ -126,31 +126,66 @@ def _pruned_copy(model: nn.Module, names: list[str], rank: Tensor, zeros: int, f
 
 
 def twin(model: nn.Module) -> nn.Module:
-    """A deep copy in which parameters that share memory (weights tied through `.data`) still do.
+    """A deep copy in which tensors that share memory, weights tied through `.data` for example, still do.
 
     Raises
     ------
     ValueError
-        Something in the model cannot be copied, or its copy shares weights with it.
+        Something in the model cannot be copied, or its copy shares weights with it or has others.
     """
     first: dict[Any, nn.Parameter] = {}
     try:
-        copied = copy.deepcopy(model)
+        copied = copy.deepcopy(model, _copies(model))
     except Exception as problem:
         raise ValueError(f"model cannot be copied: {_culprit(model)}: {problem}") from problem
     own = dict(copied.named_parameters(remove_duplicate=False))
     for name, weight in model.named_parameters(remove_duplicate=False):
         if nn.parameter.is_lazy(weight):
             continue
-        key = (memory(weight), weight.shape, weight.stride())
-        twin = own[name]
+        twin = own.get(name)
+        if twin is None or (_plain(weight) and not _same(twin, weight)):
+            raise ValueError(f"model: a deep copy of it has another {name}, as its __deepcopy__ has it")
         if weight.numel() and memory(twin) == memory(weight):
             raise ValueError(
                 f"model: a deep copy shares {name} with it, as its __deepcopy__ has it: pruning would change both"
             )
         if weight.numel() and not weight.is_meta:
-            twin.data = first.setdefault(key, twin).data
+            key = (memory(weight), weight.shape, weight.stride())
+            twin.data = first.setdefault(key, twin).data  # where a `__deepcopy__` has untied them
     return copied
+
+
+def tied(model: nn.Module) -> bool:
+    """Do some of its parameters share memory, beside those that are one?"""
+    plain = list(filter(_plain, model.parameters()))
+    return len({weight.untyped_storage()._cdata for weight in plain}) < len(plain)
+
+
+def sharing(parameters: Iterable[nn.Parameter]) -> dict[Any, Any]:
+    """The memo for `copy.deepcopy` under which a copy shares these parameters, and whatever lies in their memory."""
+    shared = list(parameters)
+    storages = {w.untyped_storage()._cdata: w.untyped_storage() for w in shared if _plain(w)}
+    return {id(weight): weight for weight in shared} | {"torch": storages}  # where torch's own `__deepcopy__` looks
+
+
+def _copies(model: nn.Module) -> dict[Any, Any]:
+    """A memo with copies of the plain parameters: torch's own way would give each of them memory of its own."""
+    memo: dict[Any, Any] = {}
+    for weight in filter(_plain, model.parameters()):
+        memo[id(weight)] = nn.Parameter(copy.deepcopy(weight.detach(), memo), weight.requires_grad)
+    return memo
+
+
+def _same(one: Tensor, other: Tensor) -> bool:
+    """Equal in all, NaN included."""
+    alike = one.dtype == other.dtype and one.shape == other.shape
+    return alike and (torch.equal(one, other) or digest({"": one}) == digest({"": other}))
+
+
+def _plain(weight: nn.Parameter) -> bool:
+    """Has it memory of its own, in which no entry is there twice?"""
+    usual = type(weight) is nn.Parameter and type(weight.data) is Tensor and weight.layout == torch.strided
+    return usual and not weight.is_meta and 0 not in weight.stride()
 
 
 def _culprit(model: nn.Module) -> str:

@@ -373,7 +373,9 @@ def test_a_first_layer_is_multiplied_only_now_and_then(monkeypatch):
     ],
 )
 def test_only_plain_linear_layers_of_rows_are_updated(layer, inputs, expected):
-    assert first_layer.updatable(layer, inputs) is expected
+    with torch.inference_mode():
+        assert first_layer.updatable(layer, inputs) is expected
+    assert not first_layer.updatable(layer, inputs)  # a network that asks for gradients gets them
 
 
 @pytest.mark.parametrize(

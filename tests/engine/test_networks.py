@@ -476,6 +476,107 @@ class Counting(Noisy):
         return super().forward(x)
 
 
+class Tied(nn.Module):
+    """A decoder with the weights of its encoder; the ways below differ in how they are tied."""
+
+    def __init__(self):
+        super().__init__()
+        torch.manual_seed(0)
+        self.code, self.back = nn.Linear(6, 12), nn.Linear(12, 6)
+        self.tie()
+
+    def tie(self):
+        self.back.weight.data = self.code.weight.data.T
+
+    def forward(self, x):
+        return self.back(self.code(x).tanh())
+
+
+class TiedParameter(Tied):
+    def tie(self):
+        self.back.weight = nn.Parameter(self.code.weight.T)
+
+
+class TiedBuilt(Tied):
+    """Copies itself in a way of its own."""
+
+    def __deepcopy__(self, memo):
+        other = type(self)()
+        other.load_state_dict(self.state_dict())
+        return other.train(self.training)
+
+
+class Sliced(Tied):
+    """Reads a weight, and a part of it through a tensor that lies in its memory."""
+
+    def tie(self):
+        self.half = self.code.weight.data[:6]
+
+    def forward(self, x):
+        return self.code(x)[:, :6].tanh() @ self.half
+
+
+class Flat(Tied):
+    """All parameters are parts of one tensor, with which it computes."""
+
+    def tie(self):
+        self.flat, at = torch.cat([p.data.flatten() for p in self.parameters()]), 0
+        for p in self.parameters():
+            p.data = self.flat[at : at + p.numel()].view(p.shape)
+            at += p.numel()
+
+    def forward(self, x):
+        return (x @ self.flat[:72].view(12, 6).T).tanh() @ self.flat[84:156].view(6, 12).T
+
+
+class Called(Net):
+    """Is called by what `torch.func` takes: a dict of its weights, in their memory."""
+
+    def __init__(self):
+        super().__init__()
+        self.inner = Net()
+        self.taken = {name: p.detach() for name, p in self.inner.named_parameters()}
+        del self.first, self.second
+
+    def forward(self, x):
+        return torch.func.functional_call(self.inner, self.taken, (x,))
+
+
+class TiedConvolutions(nn.Module):
+    turned = False
+
+    def __init__(self):
+        super().__init__()
+        torch.manual_seed(0)
+        self.a, self.b = nn.Conv2d(1, 1, 3, padding=1), nn.Conv2d(1, 1, 3, padding=1)
+        self.b.weight.data = self.a.weight.data.mT if self.turned else self.a.weight.data
+
+    def forward(self, x):
+        return self.b(self.a(x).tanh()).flatten(1)
+
+
+class TiedTurned(TiedConvolutions):
+    turned = True
+
+
+class Typed(nn.Sequential):
+    """Asks for the type of its layers."""
+
+    def forward(self, x):
+        for layer in self:
+            x = layer(x) * (3 if type(layer) is nn.Linear else 1)
+        return x
+
+
+class Sloped(Net):
+    """Gives the gradient of its output, as networks of energies and forces do."""
+
+    def forward(self, x):
+        with torch.inference_mode(False), torch.enable_grad():
+            x = x.clone().requires_grad_()
+            return torch.autograd.grad(self.body(x).exp().sum(), x)[0].detach()
+
+
 LAYERS = {
     "foreign": (seeded(lambda: nn.Sequential(Foreign(6, 8), nn.ReLU(), Foreign(8, 3))), X, ["*.weight"]),
     "foreign and own": (seeded(lambda: nn.Sequential(Foreign(6, 8), nn.Tanh(), nn.Linear(8, 3))), X, ["0.weight"]),
@@ -491,6 +592,21 @@ LAYERS = {
         seeded(lambda: nn.Sequential(nn.Conv2d(1, 4, 2), nn.ReLU(), nn.Conv2d(4, 3, 2), nn.Flatten())),
         X[:36].reshape(36, 1, 2, 3).repeat(1, 1, 2, 1),
         None,
+    ),
+    "tied through data": (Tied, X, None),
+    "tied as a parameter": (TiedParameter, X, None),
+    "tied where it is copied": (TiedBuilt, X, None),
+    "a part of a weight in an attribute": (Sliced, X, None),
+    "parts of one tensor": (Flat, X, None),
+    "torch.func": (Called, X, None),
+    "tied convolutions": (TiedConvolutions, X.view(40, 1, 2, 3), None),
+    "tied convolutions, turned": (TiedTurned, X.view(40, 1, 2, 3), None),
+    "asks for types": (seeded(lambda: Typed(nn.Linear(6, 12), nn.Tanh(), nn.Linear(12, 3))), X, None),
+    "gradients": (Sloped, X, None),
+    "spectral norm": (
+        seeded(lambda: nn.Sequential(nn.utils.spectral_norm(nn.Linear(6, 12)), nn.Tanh(), nn.Linear(12, 3))),
+        X,
+        ["*_orig", "2.weight"],
     ),
     "attention": (
         seeded(lambda: nn.TransformerEncoderLayer(6, 2, 8, batch_first=True)),
@@ -518,10 +634,12 @@ def test_layers_of_every_kind(case, unchanged):
     model = build()
     with unchanged(model):
         got = evaluation.loss_table(model, data, RATIOS, moved, weights=weights, batch_size=9)
+        one = evaluation.loss_table(model, data, RATIOS[2:3], moved, weights=weights, batch_size=9)
     batches = lambda: data.split(9)  # noqa: E731
     names = list(pruning.prunable(model, weights))
     want = by_hand(build, batches, lambda network, batch: network(batch), names)
     np.testing.assert_allclose(got, want, atol=2e-3 if case == "autocast inside" else 1e-5)
+    np.testing.assert_allclose(one, want[:, 2:3], atol=2e-3 if case == "autocast inside" else 1e-5)
     assert want[:, -1].mean() > 0.05
     columns = evaluation.loss_columns(model, data, RATIOS, moved, weights=weights, batch_size=9)
     np.testing.assert_allclose(np.column_stack(list(columns)), got, atol=2e-3 if case == "autocast inside" else 1e-5)
