@@ -51,7 +51,7 @@ class Task(NamedTuple):
     def run(self, network: nn.Module, inputs: Any) -> Any:
         """The output of a network."""
         torch.clear_autocast_cache()  # which keeps weights as they were, in some versions of torch
-        return self.call(network, inputs)
+        return self.proof.guarded(functools.partial(self.call, network), inputs)
 
     def bar(self, total: int | None) -> Any:
         """A progress bar that shows after two seconds."""
@@ -135,7 +135,8 @@ def _rows(
             pruning.set_random_state(state)  # the full network and each pruned one draw the same numbers
             given = nested.copied(inputs) if fresh else given
             network = family.at(j)
-            second = j - family.starts_full == 1  # the first that could see values which another one keeps
+            # the first that could see values which another one keeps; the full network is one, too
+            second = j == min(family.starts_full + 1, len(task.grid) - 1)
             output = _shown_to_share(task, family, network, given, second) if watch else task.run(network, given)
             output = nested.row_major(output)
         if watch and j == 0:

@@ -25,6 +25,8 @@ UNREAD = 0.1  # share of the prunable weights above which a warning says that th
 
 EXCHANGES = 4  # of a weight's entries before it counts as not used
 
+GUARDED, EVERY = 256, 7  # calls that are all looked at, and which ones of those that follow
+
 OVERWRITE = ("copy_", "fill_", "zero_", "normal_", "uniform_", "bernoulli_")  # operators that do not read their target
 
 BOUND = (
@@ -45,14 +47,21 @@ class Operands(TorchDispatchMode):
     """Notes which memory the operators inside the block read: all of it, and what came from outside.
 
     What is `known`, or was written by an operator inside the block, comes from inside. `foreign` is the rest, with the
-    number of its elements and bits: numbers in plain attributes or closures, and what was computed out of sight.
+    number of its elements and bits: numbers in plain attributes or closures, and what was computed out of sight. Of
+    `weights` it is followed where all of their entries go, until they meet the `data`.
     """
 
-    def __init__(self, known: Iterable[Tensor] = ()) -> None:
+    def __init__(
+        self, known: Iterable[Tensor] = (), data: Iterable[Tensor] = (), weights: Iterable[Tensor] = ()
+    ) -> None:
         super().__init__()
         self.read: set[StorageWeakRef] = set()
         self.foreign: dict[StorageWeakRef, tuple[int, int]] = {}
-        self.inside = {memory for tensor in known for memory in memories(tensor)}
+        self.data = {memory for tensor in data for memory in memories(tensor)}
+        self.sizes = {memory: weight.numel() for weight in weights for memory in memories(weight)}
+        self.whole = {memory: {memory} for memory in self.sizes}  # which weights lie there with all of their entries
+        self.met: set[StorageWeakRef] = set()
+        self.inside = {memory for tensor in known for memory in memories(tensor)} | self.data | set(self.sizes)
 
     @classmethod
     def _should_skip_dynamo(cls) -> bool:
@@ -66,7 +75,9 @@ class Operands(TorchDispatchMode):
         given = {memory for tensor in operands for memory in memories(tensor)}
         made = {memory for tensor in nested.tensors(result) for memory in memories(tensor)}
         if not made or made - given or func._schema.is_mutable:  # else a view, which reads nothing
-            self.note(tensor for tensor in operands if not any(tensor is other for other in target))
+            sources = [tensor for tensor in operands if not any(tensor is other for other in target)]
+            self.note(sources)
+            self._follow(sources, nested.tensors(result))
         if not name.startswith(("empty", "new_empty")):  # whose memory holds nothing before it is written to
             self.inside |= made - given
         self.inside.update(memory for tensor in target for memory in memories(tensor))
@@ -77,22 +88,55 @@ class Operands(TorchDispatchMode):
         for tensor in tensors:
             for memory in memories(tensor):
                 self.read.add(memory)
-                if memory not in self.inside and tensor.dtype not in (torch.bool, torch.int64):  # masks and indices
-                    size = (tensor.numel(), 8 * tensor.numel() * tensor.element_size())
+                if memory not in self.inside:  # whole numbers and masks are rarely a weight, unless as many
+                    bits = 0 if tensor.dtype in (torch.bool, torch.int64) else 8 * tensor.element_size()
+                    size = (tensor.numel(), bits * tensor.numel())
                     self.foreign[memory] = max(self.foreign.get(memory, (0, 0)), size)
+
+    def _follow(self, sources: list[Tensor], results: list[Tensor]) -> None:
+        given = {memory for tensor in sources for memory in memories(tensor)}
+        weights = set().union(*(self.whole.get(memory, ()) for memory in given))
+        met = not given.isdisjoint(self.data)
+        self.met |= weights if met else set()
+        for tensor in results:
+            for memory in memories(tensor):
+                if met:
+                    self.data.add(memory)
+                elif memory not in self.sizes:
+                    self.whole[memory] = {weight for weight in weights if tensor.numel() >= self.sizes[weight]}
 
     def reads(self, weight: Tensor) -> bool:
         """Was it read?"""
         return not self.read.isdisjoint(memories(weight))
 
-    def may_hold(self, weight: Tensor) -> bool:
-        """Could what came from outside be a copy of this weight?
+    def shows(self, weight: Tensor) -> bool:
+        """Is it what the data meet? Then no copy of it is; nor where it is read and nothing else can hold a copy."""
+        return not self.met.isdisjoint(memories(weight)) or (self.reads(weight) and not self.may_hold(weight))
 
-        It has as many entries if the weight was read, and at least one bit for each entry if it was not.
-        """
-        if self.reads(weight):
-            return any(n == weight.numel() for n, _ in self.foreign.values())
-        return sum(bits for _, bits in self.foreign.values()) >= weight.numel()
+    def may_hold(self, weight: Tensor) -> bool:
+        """Could what came from outside hold a copy of this weight: as many numbers, or one bit for each?"""
+        n, sizes = weight.numel(), self.foreign.values()
+        return any(own == n for own, _ in sizes) or sum(bits for _, bits in sizes) >= n
+
+
+class Guard(TorchDispatchMode):
+    """Notes in `found` the names of those tensors, known by their address, that operators inside the block read."""
+
+    def __init__(self, names: dict[int, str]) -> None:
+        super().__init__()
+        self.names = names
+        self.found: set[str] = set()
+
+    _should_skip_dynamo = Operands._should_skip_dynamo
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        result = func(*args, **(kwargs or {}))
+        for value in (*args, *(kwargs or {}).values()):
+            for operand in value if isinstance(value, (list, tuple)) else (value,):
+                name = self.names.get(_address(operand)) if isinstance(operand, Tensor) else None
+                if name and _address(operand) not in map(_address, nested.tensors(result)):  # else a view
+                    self.found.add(name)
+        return result
 
 
 class Proof:
@@ -104,34 +148,54 @@ class Proof:
 
     def __init__(self, model: nn.Module, full: nn.Module, weights: Iterable[str], call: Call) -> None:
         self.model, self.full, self.call = model, full, call
-        self.theirs = {memory: name for name, tensor in _tensors(model) for memory in memories(tensor)}
+        self.theirs = {_address(tensor): name for name, tensor in _tensors(model) if _address(tensor)}
         self.status = dict.fromkeys(weights, "unread")  # or "read", "shown" (another value changes the output), "doubt"
         self.first = True
+        self.calls = 0
 
-    def watched(self, answer: Callable[[Any], Any], inputs: Any) -> Any:
-        """`answer(inputs)`, the full copy's output.
+    def guarded(self, answer: Callable[[Any], Any], inputs: Any, always: bool = False) -> Any:
+        """`answer(inputs)`, what a copy gives; looked at in the first calls and, as that takes time, some later ones.
 
         Raises
         ------
         ValueError
             A tensor of the original model was read.
         """
-        if not {"unread", "doubt"} & set(self.status.values()):
+        self.calls += 1
+        if self.calls > GUARDED and self.calls % EVERY and not always:
             return answer(inputs)
-        state, same = pruning.random_state(), nested.copied(inputs)
-        with Operands([*_lasting(self.full), *nested.tensors(inputs)]) as seen:
+        with Guard(self.theirs) as guard:
             output = answer(inputs)
+        if guard.found:
+            raise ValueError(BOUND.format(name=next(name for name in self.theirs.values() if name in guard.found)))
+        return output
+
+    def watched(self, answer: Callable[[Any], Any], inputs: Any) -> Any:
+        """`answer(inputs)`, the full copy's output; ValueError if a tensor of the original model was read."""
+        if not {"unread", "doubt"} & set(self.status.values()):
+            return self.guarded(answer, inputs, always=True)
+        state, same = pruning.random_state(), nested.copied(inputs)
+        weights = {name: self.full.get_parameter(name) for name in self.status}
+        with Operands(_lasting(self.full), nested.tensors(inputs), weights.values()) as seen:
+            output = self.guarded(answer, inputs, always=True)
         seen.note(nested.tensors(output))
-        if theirs := [name for memory, name in self.theirs.items() if memory in seen.read]:
-            raise ValueError(BOUND.format(name=theirs[0]))
+        self._suspect(seen, inputs)
         for name in self.named("unread", "doubt"):
-            weight = self.full.get_parameter(name)
-            if not seen.may_hold(weight):
-                self.status[name] = "read" if seen.reads(weight) else self.status[name]
-            elif self.first:
+            if seen.shows(weights[name]):
+                self.status[name] = "read"
+            elif seen.may_hold(weights[name]) and self.first:
                 self.status[name] = "shown" if self._matters(name, same, state) else "doubt"
         self.first = False
         return output
+
+    def _suspect(self, seen: Operands, inputs: Any) -> None:
+        """What was computed out of sight for each example may come from a weight of any size."""
+        examples = nested.examples(inputs) or (len(inputs) if isinstance(inputs, (list, tuple)) else 2)
+        stored = nested.tensors([vars(module) for module in self.full.modules()])
+        kept = {memory for tensor in stored for memory in memories(tensor)}
+        for memory, (n, bits) in seen.foreign.items():
+            if memory not in kept and bits and n >= max(examples, 2):
+                seen.foreign[memory] = (n, sys.maxsize)
 
     def named(self, *status: str) -> list[str]:
         """The weights of this status."""
@@ -154,26 +218,28 @@ class Proof:
     def _matters(self, name: str, inputs: Any, state: tuple[Any, ...]) -> bool:
         """Does the output change with this weight, in copies that have never been called before?
 
-        Its entries are exchanged, so that one that is read for its size or its norm alone does not count as used.
+        Its entries are exchanged within rows, then within columns, so that one that is read for its size, its norm or
+        the range of each row alone does not count as used.
         """
 
-        def answered(change: Callable[[Tensor], Any]) -> str:
+        def answered(along: int | None) -> str:
             copy = pruning.twin(self.model).to(next(self.full.parameters()).device).eval()
-            change(copy.get_parameter(name))
+            if along is not None:
+                _exchange(copy.get_parameter(name), along)
             pruning.set_random_state(state)
             return nested.digest(self.call(copy, nested.copied(inputs)))
 
         with pruning.same_random_state():
-            plain = {answered(lambda weight: None) for _ in range(2)}
-            changed = {answered(_exchange) for _ in range(EXCHANGES)}
-        return len(plain) == 1 and not changed <= plain
+            plain = {answered(None) for _ in range(2)}
+            changes = (any(answered(along) not in plain for _ in range(EXCHANGES)) for along in (0, 1))
+            return len(plain) == 1 and all(changes)
 
 
-def _exchange(weight: Tensor) -> None:
-    """Put the entries into another order; other numbers in the place of equal ones."""
-    flat = weight.flatten()
-    other = flat[torch.randperm(len(flat), device=flat.device)]
-    weight.copy_((torch.randn_like(flat) if (flat == flat[0]).all() else other).view(weight.shape))
+def _exchange(weight: Tensor, along: int) -> None:
+    """Put the entries of each column, or row, into another order; other numbers in the place of equal ones."""
+    table = weight.reshape(len(weight), -1)
+    other = table.gather(along, torch.rand_like(table, dtype=torch.float32).argsort(along))
+    weight.copy_((torch.randn_like(table) if torch.equal(other, table) else other).view(weight.shape))
 
 
 def unread(
@@ -183,10 +249,10 @@ def unread(
 
     The tensors in `known` are no such copies.
     """
-    with Operands([*_lasting(network), *nested.tensors((inputs, known))]) as seen:
-        output = run(inputs)
     found = {name: network.get_parameter(name) for name in weights}
-    return output, [name for name, w in found.items() if not seen.reads(w) or seen.may_hold(w)]
+    with Operands([*_lasting(network), *nested.tensors(known)], nested.tensors(inputs), found.values()) as seen:
+        output = run(inputs)
+    return output, [name for name, weight in found.items() if not seen.shows(weight)]
 
 
 def eager() -> AbstractContextManager[Any]:
@@ -194,6 +260,12 @@ def eager() -> AbstractContextManager[Any]:
     if "torch._dynamo" in sys.modules and hasattr(torch.compiler, "set_stance"):  # since torch 2.6
         return torch.compiler.set_stance("force_eager")
     return nullcontext()
+
+
+def _address(tensor: Tensor) -> int:
+    """Where the numbers of a plain tensor begin in memory; 0 for others, and where there are none."""
+    plain = type(tensor) in (Tensor, nn.Parameter, nn.Buffer) and tensor.layout == torch.strided
+    return tensor.untyped_storage().data_ptr() if plain and not tensor.is_meta else 0
 
 
 def memories(tensor: Tensor) -> list[StorageWeakRef]:

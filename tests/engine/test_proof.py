@@ -133,6 +133,36 @@ def hidden(model):
     return model
 
 
+class Later(nn.Module):
+    """Calls the original in its third batch only; `Unsure` where no answer is sure, which no full network's is."""
+
+    def __init__(self, inner):
+        super().__init__()
+        self.inner, self.other = inner, lambda x: inner(x)
+
+    def forward(self, x):
+        return self.other(x) if x[0, 0] == X[20, 0] else self.inner(x)
+
+
+class Unsure(Later):
+    def forward(self, x):
+        answer = self.inner(x)
+        return answer if answer.abs().max() > 0.3 else self.other(x)
+
+
+class Outside(nn.Module):
+    """A wide layer of the original, out of torch's sight, on few examples."""
+
+    def __init__(self, inner):
+        super().__init__()
+        self.wide, self.inner = nn.Linear(600, 6), inner
+        original = self.wide.weight.detach()
+        self.product = lambda x: torch.from_numpy(x.numpy() @ original.numpy().T)
+
+    def forward(self, x):
+        return self.inner(self.product(x.repeat(1, 100)))
+
+
 REDIRECTED = {
     without_gradients: "0.weight",
     compiled_forward: "0.weight",
@@ -142,11 +172,63 @@ REDIRECTED = {
     Listed: "inner.0.weight",
     Around: "inner.0.weight",
     Sometimes: "other.weight",
+    Later: "inner.0.weight",
+    Unsure: "inner.0.weight",
 }
-KEPT = {kept: "2.weight", kept_and_read: "2.weight", hidden: "2.weight"}
 
 
-@pytest.mark.parametrize("way", ["table", "columns", "finished", "holm"])
+class Halves(Filled):
+    """Keeps two halves of its weight, and looks at its size."""
+
+    def __init__(self, layer):
+        super().__init__(layer)
+        self.kept = [half.clone() for half in self.weight.detach().chunk(2, dim=1)]
+
+    def forward(self, x):
+        parts = zip(x.chunk(2, dim=1), self.kept, strict=True)
+        return sum(part @ half.T for part, half in parts) * self.weight.abs().max().clamp(1, 1)
+
+
+class Levels(Filled):
+    """Keeps 255 levels, and takes the range of each output, by which they are multiplied, from its weight."""
+
+    def __init__(self, layer):
+        super().__init__(layer)
+        self.kept = (self.weight.detach() / self.range()).round().to(torch.int8)
+
+    def range(self):
+        return self.weight.detach().abs().amax(1, keepdim=True) / 127
+
+    def forward(self, x):
+        return x @ (self.kept * self.range()).T + self.bias
+
+
+class Signs(Filled):
+    """Keeps the signs alone."""
+
+    def __init__(self, layer):
+        super().__init__(layer)
+        self.kept = self.weight.detach() > 0
+
+    def forward(self, x):
+        return x @ (self.kept.float() - 0.5).T
+
+
+def last(layer):
+    def change(model):
+        model[2] = layer(model[2])
+        return model
+
+    change.__name__ = layer.__name__
+    return change
+
+
+KEPT = {kept: "2.weight", kept_and_read: "2.weight", hidden: "2.weight", Outside: "wide.weight"} | {
+    last(layer): "2.weight" for layer in (Halves, Levels, Signs)
+}
+
+
+@pytest.mark.parametrize("way", ["table", "one", "columns", "finished", "holm"])
 @pytest.mark.parametrize("change", REDIRECTED | KEPT, ids=lambda change: change.__name__)
 def test_copies_that_compute_with_other_weights_are_refused_by_name(change, way, unchanged):
     model = change(net())
@@ -158,12 +240,15 @@ def test_copies_that_compute_with_other_weights_are_refused_by_name(change, way,
 
     with unchanged(model), pytest.raises(ValueError, match=words):
         if way == "columns":
-            list(evaluation.loss_columns(model, X, [0.5, 0.9], largest))
+            list(evaluation.loss_columns(model, X, [0.5, 0.9], largest, batch_size=10))
+        elif way == "one":
+            evaluation.loss_table(model, X, [0.9], largest, batch_size=10)
         elif way == "holm":
-            calibration.calibrate(model, X, largest, alpha=0.5, delta=0.1, procedure="holm", ratios=[0.1, 0.9])
+            settings = dict(alpha=0.5, delta=0.1, procedure="holm", ratios=[0.1, 0.9], batch_size=10)
+            calibration.calibrate(model, X, largest, **settings)
         else:
             finish = (lambda network: None) if way == "finished" else None
-            evaluation.loss_table(model, X, [0.5, 0.9], largest, finish=finish)
+            evaluation.loss_table(model, X, [0.5, 0.9], largest, finish=finish, batch_size=10)
 
 
 def test_a_call_that_names_the_model_is_refused():
@@ -241,9 +326,24 @@ class SharedAndRead(nn.Linear):
 def test_a_cache_that_all_copies_share_is_refused(layer):
     model = nn.Sequential(nn.Linear(6, 12), nn.ReLU(), layer(12, 3))
     for evaluate in (evaluation.loss_table, lambda *given: list(evaluation.loss_columns(*given))):
-        REGISTER.clear()
-        with pytest.raises(ValueError, match=r"2\.weight.*cache"):
-            evaluate(model, X, [0.1, 0.5, 0.9], losses.disagreement)
+        for ratios in ([0.1, 0.5, 0.9], [0.0, 0.9], [0.9]):
+            REGISTER.clear()
+            with pytest.raises(ValueError, match=r"2\.weight.*cache"):
+                evaluate(model, X, ratios, losses.disagreement)
+
+
+class Rebuilt(nn.Sequential):
+    """Its copies are built anew, with the weights of a network that was never trained."""
+
+    def __deepcopy__(self, memo):
+        return Rebuilt(*net())
+
+
+def test_a_copy_with_other_weights_is_refused_by_name():
+    model = Rebuilt(*net())
+    model[2].weight.data.neg_()
+    with pytest.raises(ValueError, match=r"another 2\.weight.*__deepcopy__"):
+        evaluation.loss_table(model, X, [0.5, 0.9], losses.disagreement)
 
 
 # Which memory operators read
