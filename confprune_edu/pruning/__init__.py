@@ -19,6 +19,15 @@ from confprune_edu.pruning.criteria import (
     memory as memory,
     prunable as prunable,
 )
+from confprune_edu.pruning.finishes import fine_tune as fine_tune, keep_zeros as keep_zeros
+from confprune_edu.pruning.scores import (
+    fisher as fisher,
+    lamp as lamp,
+    layerwise as layerwise,
+    random as random,
+    snip as snip,
+    wanda as wanda,
+)
 from confprune_edu.pruning.state import (
     difference as difference,
     digest as digest,

@@ -1,0 +1,100 @@
+"""What may be done to each pruned copy before it is evaluated, and how zeros survive further training."""
+
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils.hooks import RemovableHandle
+
+from confprune_edu import _checks
+from confprune_edu.pruning.copies import Finish
+from confprune_edu.pruning.criteria import Weights, some
+
+
+def keep_zeros(model: nn.Module, weights: Weights | None = None) -> list[RemovableHandle]:
+    """Train on, and what is zero stays zero: the derivatives there become zero, too.
+
+    For optimisers that move a weight by its own derivatives alone (SGD, Adam and AdamW, momentum and weight decay
+    included), begun after this call. `remove()` of the handles that are returned ends it. A certificate is about the
+    weights that were evaluated: train first, then calibrate on fresh examples.
+
+    >>> model = nn.Linear(2, 1, bias=False)
+    >>> model.weight.data = torch.tensor([[0.0, 1.0]])
+    >>> handles = keep_zeros(model)
+    >>> model(torch.ones(1, 2)).sum().backward()
+    >>> model.weight.grad.tolist()
+    [[0.0, 1.0]]
+    """
+    masks = {name: weight.detach() == 0 for name, weight in some(model, weights).items()}
+    return [
+        model.get_parameter(name).register_hook(lambda slope, mask=mask: slope.masked_fill(mask, 0))
+        for name, mask in masks.items()
+    ]
+
+
+def fine_tune(
+    batches: Iterable[tuple[Any, Any]],
+    loss: Callable[[Any, Any], Tensor],
+    *,
+    steps: int,
+    learning_rate: float = 1e-3,
+    weights: Weights | None = None,
+) -> Finish:
+    """A `finish` that trains each pruned copy a little, its zeros kept: the same steps at every ratio.
+
+    The pruned and tuned networks are the family that is then certified. The batches are training data, or data kept
+    aside for this, never calibration examples.
+
+    Parameters
+    ----------
+    batches : list or DataLoader of (inputs, targets)
+        Taken in turn, and again from the beginning. A loader that shuffles gives the same order at every ratio, since a
+        `finish` runs under a fixed seed.
+    loss : callable
+        loss(outputs, targets) -> scalar, torch.nn.functional.cross_entropy say.
+    steps : int
+        Steps of Adam, one a batch.
+    learning_rate : float
+    weights : list of str, or callable, optional
+        Which zeros are kept, as in `prunable`: what was pruned.
+
+    Returns
+    -------
+    callable, to be given as `finish=`
+
+    Source: Han et al. (2015), arXiv 1506.02626.
+
+    >>> batches = [(torch.ones(4, 2), torch.zeros(4, 1))]
+    >>> model = nn.Linear(2, 1)
+    >>> model.weight.data = torch.tensor([[0.0, 1.0]])
+    >>> fine_tune(batches, nn.functional.mse_loss, steps=5)(model)
+    >>> model.weight[0, 0].item(), model.weight[0, 1].item() < 1
+    (0.0, True)
+    """
+    count = _checks.positive_int(steps, "steps")
+
+    def tuned(model: nn.Module) -> None:
+        handles = keep_zeros(model, weights)
+        model.train().requires_grad_(True)
+        optimiser = torch.optim.Adam(model.parameters(), lr=learning_rate)
+        for (inputs, targets), _ in zip(_again(batches), range(count), strict=False):
+            optimiser.zero_grad()
+            loss(model(inputs), targets).backward()
+            optimiser.step()
+        for handle in handles:
+            handle.remove()
+        model.eval()
+
+    return tuned
+
+
+def _again(batches: Iterable[Any]) -> Iterable[Any]:
+    """The batches over and over; ValueError if there is none."""
+    while True:
+        empty = True
+        for batch in batches:
+            empty = False
+            yield batch
+        if empty:
+            raise ValueError("batches must hold at least one batch, and be readable again and again")

@@ -1,0 +1,186 @@
+"""Orders other than magnitude against slow loops and formulas; what they leave of the model; finishes."""
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+from torch.nn import functional
+
+from confprune_edu import pruning
+from confprune_edu.evaluation import loss_table
+from confprune_edu.losses import disagreement
+
+
+def network():
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Linear(6, 5), nn.Tanh(), nn.Linear(5, 3)).eval()
+
+
+def examples(n=12):
+    generator = torch.Generator().manual_seed(1)
+    return torch.randn(n, 6, generator=generator), torch.randint(3, (n,), generator=generator)
+
+
+CRITERIA = {
+    "layerwise": lambda model: pruning.layerwise(model),
+    "random": lambda model: pruning.random(model, seed=0),
+    "lamp": lambda model: pruning.lamp(model),
+    "wanda": lambda model: pruning.wanda(model, examples()[0]),
+    "fisher": lambda model: pruning.fisher(model, examples(), functional.cross_entropy),
+    "snip": lambda model: pruning.snip(model, examples(), functional.cross_entropy),
+}
+
+
+@pytest.mark.parametrize("name", CRITERIA)
+def test_a_criterion_gives_scores_that_prune_and_leaves_model_and_random_state(name):
+    model, state = network(), torch.get_rng_state()
+    before = {key: value.clone() for key, value in model.state_dict().items()}
+    scores = CRITERIA[name](model)
+    assert all(torch.equal(before[key], value) for key, value in model.state_dict().items())
+    assert torch.equal(state, torch.get_rng_state())
+    assert all(p.grad is None and p.requires_grad and not p._backward_hooks for p in model.parameters())
+    assert not any(module._forward_hooks for module in model.modules())
+    assert pruning.sparsity(pruning.prune(model, 0.5, scores)) == pytest.approx(22 / 45, abs=1e-9)
+    assert all((score >= 0).all() for score in scores.values())
+
+
+def test_lamp_is_its_formula():
+    model = network()
+    for name, weight in pruning.prunable(model).items():
+        w, got = weight.detach().double().flatten().tolist(), pruning.lamp(model)[name].flatten().tolist()
+        want = [x**2 / sum(y**2 for y in w if abs(y) >= abs(x)) for x in w]
+        np.testing.assert_allclose(got, want, rtol=1e-12)
+    assert all(score.max() == 1 for score in pruning.lamp(model).values())
+
+
+def test_lamp_of_zeros_and_ties_is_defined():
+    model = nn.Linear(4, 1)
+    model.weight.data = torch.tensor([[0.0, 0.0, 1.0, 1.0]])
+    assert pruning.lamp(model)["weight"].tolist() == [[0.0, 0.0, 0.5, 1.0]]
+    model.weight.data.zero_()
+    assert pruning.lamp(model)["weight"].tolist() == [[0.0] * 4]
+
+
+def test_layerwise_takes_the_same_share_of_every_layer():
+    pruned = pruning.prune(network(), 0.6, pruning.layerwise(network()))
+    shares = [float((layer.weight == 0).float().mean()) for layer in (pruned[0], pruned[2])]
+    np.testing.assert_allclose(shares, 0.6, atol=0.04)
+
+
+def slopes(model, inputs, targets):
+    """Derivatives of one example's loss, by central differences in double precision."""
+    model = model.double()
+    found = {}
+    for name, weight in pruning.prunable(model).items():
+        flat, slope = weight.data.view(-1), torch.zeros(weight.numel(), dtype=torch.float64)
+        for i in range(len(flat)):
+            values = []
+            for step in (1e-6, -1e-6):
+                flat[i] += step
+                values.append(functional.cross_entropy(model(inputs.double()), targets).item())
+                flat[i] -= step
+            slope[i] = (values[0] - values[1]) / 2e-6
+        found[name] = slope.view(weight.shape)
+    return found
+
+
+def test_fisher_and_snip_are_their_formulas():
+    inputs, targets = examples(4)
+    model = network()
+    each = [slopes(network(), inputs[i : i + 1], targets[i : i + 1]) for i in range(4)]
+    fisher = pruning.fisher(model, (inputs, targets), functional.cross_entropy)
+    snip = pruning.snip(model, (inputs, targets), functional.cross_entropy)
+    for name, weight in pruning.prunable(model).items():
+        w, g = weight.detach().double(), torch.stack([one[name] for one in each])
+        torch.testing.assert_close(fisher[name], w**2 * (g**2).mean(0), rtol=1e-4, atol=1e-9)
+        torch.testing.assert_close(snip[name], (w * g.mean(0)).abs(), rtol=1e-4, atol=1e-7)
+
+
+def test_wanda_is_its_formula_for_linear_layers():
+    model, (inputs, _) = network(), examples()
+    hidden = model[1](model[0](inputs))
+    got = pruning.wanda(model, inputs)
+    for name, x in (("0.weight", inputs), ("2.weight", hidden)):
+        want = model.get_parameter(name).detach().abs() * x.detach().pow(2).sum(0).sqrt()
+        torch.testing.assert_close(got[name], want)
+
+
+def test_wanda_of_convolutions_counts_what_each_weight_meets():
+    torch.manual_seed(0)
+    layer = nn.Conv2d(4, 6, 3, stride=2, padding=1, groups=2)
+    inputs = torch.randn(3, 4, 8, 8)
+    patches = functional.unfold(inputs, 3, stride=2, padding=1).pow(2).sum((0, 2)).view(4, 3, 3).sqrt()
+    norms = torch.cat([patches[:2].expand(3, 2, 3, 3), patches[2:].expand(3, 2, 3, 3)])
+    torch.testing.assert_close(pruning.wanda(layer, inputs)["weight"], layer.weight.detach().abs() * norms)
+
+
+def test_wanda_names_the_layers_that_it_does_not_know():
+    with pytest.raises(ValueError, match=r"^wanda: weight_ih_l0, the first of 2"):
+        pruning.wanda(nn.GRU(3, 4), torch.ones(2, 3))
+
+
+@pytest.mark.parametrize("layer", [nn.GRU(6, 4, batch_first=True), nn.LSTM(6, 4, batch_first=True)])
+def test_fisher_of_recurrent_layers(layer):
+    def last(outputs, targets):
+        return functional.cross_entropy(outputs[0][:, -1], targets)
+
+    inputs, targets = torch.randn(5, 7, 6), torch.randint(4, (5,))
+    scores = pruning.fisher(layer, (inputs, targets), last)
+    assert set(scores) == {"weight_ih_l0", "weight_hh_l0"} and all((s > 0).any() for s in scores.values())
+
+
+def test_other_scores_can_be_normalised():
+    model = network()
+    base = pruning.fisher(model, examples(), functional.cross_entropy)
+    want = {name: score.sqrt() for name, score in base.items()}
+    order = [scores["0.weight"].flatten().argsort(stable=True) for scores in (pruning.layerwise(model, base), base)]
+    assert torch.equal(*order)
+    assert pruning.lamp(model, want)["2.weight"].max() == 1
+    with pytest.raises(ValueError, match=r"^scores must have the names"):
+        pruning.lamp(model, {"0.weight": base["0.weight"]})
+
+
+def test_data_of_unequal_length_are_refused():
+    with pytest.raises(ValueError, match=r"^data must be inputs and as many targets"):
+        pruning.fisher(network(), (torch.ones(2, 6), torch.zeros(3)), functional.cross_entropy)
+
+
+# Finishes
+
+
+@pytest.mark.parametrize("optimiser", [torch.optim.SGD, torch.optim.Adam, torch.optim.AdamW])
+def test_zeros_are_kept_by_every_usual_optimiser(optimiser):
+    model = pruning.prune(network(), 0.5).train()
+    zeros = {name: weight == 0 for name, weight in pruning.prunable(model).items()}
+    before = model[0].weight.detach().clone()
+    momentum = {"momentum": 0.9} if optimiser is torch.optim.SGD else {}
+    handles, steps = pruning.keep_zeros(model), optimiser(model.parameters(), lr=0.05, weight_decay=0.1, **momentum)
+    inputs, targets = examples()
+    for _ in range(10):
+        steps.zero_grad()
+        functional.cross_entropy(model(inputs), targets).backward()
+        steps.step()
+    assert all((weight[zeros[name]] == 0).all() for name, weight in pruning.prunable(model).items())
+    assert not torch.equal(before, model[0].weight)
+    [handle.remove() for handle in handles]
+    functional.cross_entropy(model(inputs), targets).backward()
+    assert (model[0].weight.grad[zeros["0.weight"]] != 0).any()
+
+
+def test_a_tuned_family_is_one_network_a_ratio_and_fits_better():
+    model, (inputs, targets) = network(), examples(200)
+    finish = pruning.fine_tune(
+        list(zip(inputs.split(50), targets.split(50), strict=True)), functional.cross_entropy, steps=30
+    )
+    plain, tuned, again = (next(pruning.family(model, [0.6], finish=f)).eval() for f in (None, finish, finish))
+    assert all(torch.equal(a, b) for a, b in zip(tuned.state_dict().values(), again.state_dict().values(), strict=True))
+    assert pruning.sparsity(tuned) == pruning.sparsity(plain)
+    cost = [functional.cross_entropy(m(inputs), targets).item() for m in (plain, tuned)]
+    assert cost[1] < cost[0]
+    table = loss_table(model, inputs, [0.0, 0.6], disagreement, finish=finish, progress=False)
+    assert (table[:, 1] == disagreement(tuned(inputs), model(inputs)).numpy()).all()
+
+
+def test_no_batch_to_tune_on_is_refused():
+    with pytest.raises(ValueError, match=r"^batches must hold"):
+        pruning.fine_tune([], functional.cross_entropy, steps=1)(network())
