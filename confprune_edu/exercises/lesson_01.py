@@ -44,6 +44,9 @@ def _steps(divisor):
         "differences are shares of all weights; divide by the share that is left": _steps(lambda a, b: 1),
         "divide by what is left before the step, 1 - reached, not by the goal": _steps(lambda a, b: b or 1),
         "divide by what is left before the step, not after it": _steps(lambda a, b: 1 - b),
+        "this is the share that stays; the amount is the share that goes": (
+            lambda ratios: [(1 - b) / (1 - a) for a, b in pairwise([0, *ratios])]
+        ),
     },
 )
 def loop_amounts(ratios):

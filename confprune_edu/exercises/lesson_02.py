@@ -18,6 +18,9 @@ from confprune_edu.exercises.checker import Answer, exercise
         "few errors are the evidence: sum from 0 up, not from `errors` on": lambda k, n, a: 1 - tail(k - 1, n, a),
         "few errors are the evidence: this is the probability of more errors": lambda k, n, a: 1 - tail(k, n, a),
         "the null speaks of risk alpha, not of the observed mean": lambda k, n, a: tail(k, n, k / n),
+        "one side is enough: many errors are no evidence, so nothing is doubled": (
+            lambda k, n, a: min(1, 2 * tail(k, n, a))
+        ),
         "this is the normal approximation, which guarantees nothing at finite n": (
             lambda k, n, a: ndtr((k - n * a) / math.sqrt(n * a * (1 - a)))
         ),
@@ -72,6 +75,9 @@ def _hinges(s: float, n: int, alpha: float) -> list[float]:
 
 @exercise(
     mistakes={
+        "every c gives a bound that holds: take the smallest, not the largest": (
+            lambda s, n, a: min(1, max(_hinges(s, n, a)[:-1]))
+        ),
         "this is one hinge, c = floor(s) + 1; others may be lower": lambda s, n, a: min(1, _hinges(s, n, a)[0]),
         "(c - B)+ is never negative: where B exceeds c it counts as 0": (
             lambda s, n, a: min(1, *((c - n * a) / (c - s) for c in range(math.floor(s) + 1, n + 1)))

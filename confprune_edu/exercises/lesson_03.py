@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from confprune_edu.exercises.checker import exercise
+from confprune_edu.exercises.checker import EXERCISES, exercise
 
 
 @exercise(parts=("bonferroni", "holm"))
@@ -17,7 +17,15 @@ def adjusted_p_values(p_values):
     return bonferroni, holm
 
 
-@exercise(parts=("weights", "transitions"))
+def _filled_up(w, g, j):
+    w, g = (np.array(part) for part in EXERCISES["graph_step"].solution(w, g, j))
+    return w, g / np.where(g.any(axis=1), g.sum(axis=1), 1)[:, None]
+
+
+@exercise(
+    parts=("weights", "transitions"),
+    mistakes={"the arrows of a node need not sum to 1: divide by 1 - g_kj g_jk and by nothing else": _filled_up},
+)
 def graph_step(weights, transitions, j):
     """Return new weights (m,) and transitions (m, m), two arrays of numbers, after hypothesis j is rejected."""
     w, g, m = np.array(weights, dtype=float), np.array(transitions, dtype=float), len(weights)

@@ -68,6 +68,7 @@ WRONG = [
     ("binomial_p_value", lambda k, n, a: norm.cdf((k - n * a) / math.sqrt(n * a * (1 - a))), "normal approximation"),
     ("binomial_p_value", lambda k, n, a: poisson.cdf(k, n * a), "one has no error"),
     ("binomial_p_value", lambda k, n, a: None, "is there a return"),
+    ("binomial_p_value", lambda k, n, a: min(1, 2 * binom.cdf(k, n, a)), "nothing is doubled"),
     ("binomial_p_value", lambda k, n, a: binom.cdf(k, n, a) - (k == n), "no outcome is worse than all wrong"),
     ("binomial_p_value", lambda k, n, a: binom.cdf(0, n, a), "sum the probabilities of 0, 1"),
     (
@@ -125,6 +126,7 @@ WRONG = [
     ),
     ("tight_p_value", lambda s, n, a: min([1, *hinges(s, n, a)[:1], *hinges(s, n, a)[-1:]]), "not over the first few"),
     ("tight_p_value", lambda s, n, a: min(1, hinges(s, n, a)[0]), "this is one hinge"),
+    ("tight_p_value", lambda s, n, a: min(1, max(hinges(s, n, a))), "take the smallest, not the largest"),
     (
         "tight_p_value",
         lambda s, n, a: min(1, *((c - n * a) / (c - s) for c in range(math.floor(s) + 1, n + 1))),

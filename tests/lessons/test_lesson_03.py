@@ -56,6 +56,10 @@ def step(w, g, j, add=True, share=True, clear=True, detour=True, loop=True, diag
     return w, new
 
 
+def filled_up(g):
+    return g / np.where(g.any(axis=1), g.sum(axis=1), 1)[:, None]
+
+
 def best(p, factor=None, cap=True, independent=False):
     j = int(np.argmin(p))
     stated = 1 - (1 - p[j]) ** len(p) if independent else (factor or len(p)) * p[j]
@@ -82,6 +86,7 @@ WRONG = [
     ("adjusted_p_values", lambda p: adjusted(p, monotone=False), "step-down"),
     ("adjusted_p_values", lambda p: (adjusted(p)[0], unfair_to_ties(p)), "equal p-values"),
     ("adjusted_p_values", lambda p: adjusted(p)[0], "Return two arrays"),
+    ("adjusted_p_values", lambda p: (adjusted(p)[0], adjusted(p, order=False)[1][np.argsort(p)]), "its inverse"),
     ("graph_step", lambda w, g, j: step(w, g, j, clear=False), "keeps nothing"),
     ("graph_step", lambda w, g, j: step(w, g, j, add=False), "already holds"),
     ("graph_step", lambda w, g, j: step(w, g, j, share=False), "only the fraction"),
@@ -92,6 +97,7 @@ WRONG = [
     ("graph_step", lambda w, g, j: step(w, g, j, old=False), "old graph"),
     ("graph_step", lambda w, g, j: (step(w, g, j)[0], "arrows"), "transitions: want numbers, got 'arrows'"),
     ("graph_step", lambda w, g, j: step(w, g, j)[0], "Return new weights (m,)"),
+    ("graph_step", lambda w, g, j: (step(w, g, j)[0], filled_up(step(w, g, j)[1])), "need not sum to 1"),
     ("best_of_many", lambda p: best(p, factor=1), "as if all m were reported"),
     ("best_of_many", lambda p: best(p, factor=max(1, int(np.sum(p < 0.8)))), "never looked promising"),
     ("best_of_many", lambda p: best(p, independent=True), "needs independent"),
