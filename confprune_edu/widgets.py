@@ -6,61 +6,101 @@ nbconvert) it draws once, at the defaults, as a plain output of the cell: the fi
 
 import functools
 import gc
-import math
+import html
 import os
-import time
 from collections.abc import Callable, Sequence
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, NamedTuple
 
 import ipywidgets
 import numpy as np
 from IPython import get_ipython
-from IPython.display import display
+from IPython.display import HTML, display
 
 from confprune_edu import calibration, certificates, data, fwer, plots, pvalues, selective
 from confprune_edu.selective import procedures
 
-NAMED: dict[str, Any] = {"style": {"description_width": "20em"}, "layout": {"width": "36em"}}
-SLIDER: dict[str, Any] = {"readout": False, "layout": {"width": "16em"}}
-QUICK = 0.25  # seconds; a figure that is drawn sooner follows a slider while it is dragged
+Tell = Callable[[Any], None]
 
-# The widgets of one row, not made yet (without a reader none is): the first holds the value, the others follow it.
-Control = functools.partial[list[Any]]
+RISKS = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.3, 0.5)
+SIZES = (10, 20, 50, 100, 200, 500, 1000, 2000, 5000)
+TENTHS = tuple(round(0.1 * k, 1) for k in range(10))
+
+
+class Control(NamedTuple):
+    """A control: its first value, what makes its widgets (without a reader none is made), the options of a menu.
+
+    `make(moved)` gives what to show and a function that puts a value in; it calls `moved` with each value of a reader.
+    """
+
+    value: Any
+    make: Callable[[Tell], tuple[ipywidgets.Widget, Tell]]
+    options: Sequence[Any] = ()
 
 
 def explore(draw: Callable[..., Any], **controls: Control) -> None:
     """Show `draw(**values)` and, live, redraw it when a control moves.
 
-    An error of `draw` is shown in place of the figure, until a control moves again.
+    A picture's alternative text stands below it, where screen readers hear of its changes. An error of `draw` is shown
+    in place of the figure, until a control moves again.
 
     Parameters
     ----------
     draw : callable
         Takes the values of the controls by name, returns what to display (a `plots.Picture`, say) and changes nothing.
     controls
-        Made by `slider`, `log_slider`, `integer` or `menu`, so that labels have units and are never cut off.
+        Made by `number` or `menu`.
 
-    >>> explore(lambda n: f"n = {n}", n=integer("examples", 50, 1, 100))
+    >>> explore(lambda n: f"n = {n}", n=number("examples", 50, 1, 100, step=1))
     n = 50
     """
-
-    def show(**values: Any) -> None:
-        start = time.perf_counter()
-        display(draw(**values), exclude=["image/png"])  # the picture within the HTML is enough for a reader
-        quick = time.perf_counter() - start < QUICK
-        for moved in sliders:
-            moved.continuous_update = quick
-
+    first = {name: control.value for name, control in controls.items()}
     if not is_live():
-        display(draw(**{name: control.keywords["value"] for name, control in controls.items()}))
+        display(draw(**first))
         return
     _settle()
-    rows = {name: control() for name, control in controls.items()}
-    sliders = [slider for _, *twins in rows.values() for slider in twins]
-    figure = ipywidgets.interactive_output(show, {name: row[0] for name, row in rows.items()})
-    shown = ipywidgets.VBox([*(ipywidgets.HBox(row) for row in rows.values()), figure])
-    display(shown.add_class("confprune-explorer"))
+    values, figure, readout = dict(first), ipywidgets.Output(), ipywidgets.HTML()
+
+    def redraw(**moved: Any) -> None:
+        if moved and moved.items() <= values.items():
+            return
+        values.update(moved)
+        alt = ""
+        with figure:  # which shows an error, and goes on
+            figure.clear_output(wait=True)
+            drawn = draw(**values)
+            alt = getattr(drawn, "alt", "")
+            display(HTML(drawn.svg()) if isinstance(drawn, plots.Picture) else drawn)
+        readout.value = _heard(alt)
+
+    def follow(name: str) -> Tell:
+        return lambda value: redraw(**{name: value})
+
+    made = {name: control.make(follow(name)) for name, control in controls.items()}
+
+    def reset(_: Any) -> None:
+        for name, (_, put) in made.items():
+            put(first[name])
+        redraw(**first)
+
+    again = ipywidgets.Button(
+        description="Reset", tooltip="all controls as they were at first", layout=_fit(align_self="flex-end")
+    )
+    again.on_click(reset)
+    redraw()
+    row = ipywidgets.Layout(flex_flow="row wrap", align_items="flex-start", grid_gap="0 24px")
+    shown = [ipywidgets.Box([*(widget for widget, _ in made.values()), again], layout=row), figure, readout]
+    display(ipywidgets.VBox(shown).add_class("confprune-explorer"))
+
+
+def _heard(text: str) -> str:
+    """Text that a screen reader says when it changes."""
+    return f'<div role="status" aria-live="polite" style="line-height: 1.4">{html.escape(text)}</div>'
+
+
+def _fit(**layout: str) -> ipywidgets.Layout:
+    """As wide as its text, up to the width of the page."""
+    return ipywidgets.Layout(width="auto", max_width="100%", **layout)
 
 
 def _settle() -> None:
@@ -86,64 +126,79 @@ def is_live() -> bool:
     return kernel is not None and bool(kernel.get_parent("shell").get("metadata"))
 
 
-def slider(label: str, value: float, low: float, high: float, step: float, digits: int = 2) -> Control:
-    """A number from `low` to `high`: typed, or moved with a slider in steps of `step`, rounded to `digits` places."""
-    limits = {"value": value, "min": low, "max": high, "step": step}
-    moved = functools.partial(ipywidgets.FloatSlider, **limits)
-    return Control(_twins, ipywidgets.BoundedFloatText, moved, lambda x: round(x, digits), label=label, **limits)
+def number(label: str, value: float, low: float, high: float, *, step: float, stops: Sequence[float] = ()) -> Control:
+    """A number from `low` to `high`: typed, moved by `step` with the arrow keys, or from stop to stop with buttons.
 
-
-def log_slider(label: str, value: float, low: float, high: float) -> Control:
-    """A number from 10**low to 10**high: typed, or moved with a slider, twenty steps a power of ten.
-
-    The slider gives three digits: what is shown is what is used. A `value` beyond the limits moves them.
+    Whole if `step` is; a `value` beyond the limits moves them. Without `stops` a button moves by one step. A number
+    that is typed beyond the limits becomes the limit, and a line below says so.
     """
-    low, high = min(low, math.floor(20 * math.log10(value)) / 20), max(high, math.ceil(20 * math.log10(value)) / 20)
-    moved = functools.partial(ipywidgets.FloatLogSlider, value=value, min=low, max=high, step=0.05)
-    limits = {"value": value, "min": 10**low, "max": 10**high, "step": 10**low}
-    return Control(_twins, ipywidgets.BoundedFloatText, moved, lambda x: float(f"{x:.3g}"), label=label, **limits)
+    low, high = min(low, value), max(high, value)
+    whole = isinstance(step, int)
+    last = value
 
+    def make(moved: Tell) -> tuple[ipywidgets.Widget, Tell]:
+        kind = ipywidgets.IntText if whole else ipywidgets.FloatText
+        above = _fit(flex_flow="column", align_items="flex-start", height="auto")
+        field = kind(value, description=label, step=step, layout=above, style={"description_width": "initial"})
+        buttons = [ipywidgets.Button(description=sign, tabbable=False, layout=_fit()) for sign in "−+"]
+        note = ipywidgets.HTML()
 
-def integer(label: str, value: int, low: int, high: int, step: int = 1) -> Control:
-    """A whole number from `low` to `high`: typed, or moved with a slider in steps of `step`."""
-    limits = {"value": value, "min": low, "max": high, "step": step}
-    moved = functools.partial(ipywidgets.IntSlider, **limits)
-    return Control(_twins, ipywidgets.BoundedIntText, moved, int, label=label, **limits)
+        def next_to(value: float) -> list[float]:
+            below = [stop for stop in stops if stop < value] or [low if stops else value - step]
+            above = [stop for stop in stops if stop > value] or [high if stops else value + step]
+            return [within(max(below)), within(min(above))]
+
+        def within(value: float) -> float:
+            return min(max(round(value, 10), low), high)
+
+        def put(value: float, said: str = "") -> None:
+            nonlocal last
+            last, field.value, note.value = value, value, said and _heard(said)
+            for button, goal in zip(buttons, next_to(value), strict=True):
+                button.disabled, button.tooltip = goal == value, f"{label}: {goal:g}"
+
+        def typed(change: Any) -> None:
+            if (asked := change["new"]) != last:
+                put(within(asked), "" if within(asked) == asked else f"limited to {within(asked):.3g}")
+                moved(last)
+
+        def pressed(button: ipywidgets.Button) -> None:
+            put(next_to(last)[buttons.index(button)])
+            moved(last)
+
+        field.observe(typed, "value")
+        for button in buttons:
+            button.on_click(pressed)
+        put(value)
+        row = ipywidgets.Layout(flex_flow="row wrap", align_items="flex-end")
+        return ipywidgets.VBox([ipywidgets.HBox([field, *buttons], layout=row), note]), put
+
+    return Control(value, make)
 
 
 def menu(label: str, options: Sequence[Any], value: Any = None) -> Control:
-    """A drop-down list, and a slider through it; the first option is chosen unless `value` says another."""
-    value = options[0] if value is None else value
-    return Control(_choices, label=label, options=options, value=value)
+    """A button for each option, the chosen one filled; the first is chosen unless `value` says another."""
 
+    def make(moved: Tell) -> tuple[ipywidgets.Widget, Tell]:
+        buttons = {option: ipywidgets.Button(description=str(option), layout=_fit()) for option in options}
 
-def _twins(number: Any, slider: Any, rounded: Callable[[Any], Any], *, label: str, **limits: Any) -> list[Any]:
-    """A number to type, which has its label as a name for screen readers, and a slider, which has none.
+        def put(value: Any) -> None:
+            for option, button in buttons.items():
+                button.button_style = "primary" if option == value else ""
+                button.tooltip = f"{label}: {option}" + (", chosen" if option == value else "")
 
-    Each follows the other when they are more than half a step apart: the browser moves a slider to the nearest step,
-    which is no reason to change a number that was typed, and a slider is not pushed while it is dragged.
-    """
-    typed, moved = number(description=label, **limits, **NAMED), slider(**SLIDER)
-    position = math.log10 if isinstance(moved, ipywidgets.FloatLogSlider) else float
+        def press(option: Any) -> None:
+            put(option)
+            moved(option)
 
-    def link(source: Any, target: Any, rounded: Callable[[Any], Any]) -> None:
-        def follow(_: Any) -> None:
-            if abs(position(source.value) - position(target.value)) > 0.501 * moved.step:
-                target.value = rounded(source.value)
+        for option, button in buttons.items():
+            button.on_click(lambda _, option=option: press(option))
+        put(first)
+        row = ipywidgets.Box(list(buttons.values()), layout=ipywidgets.Layout(flex_flow="row wrap"))
+        return ipywidgets.VBox([ipywidgets.Label(label), row]), put
 
-        source.observe(follow, "value")
-
-    link(typed, moved, lambda value: value)
-    link(moved, typed, rounded)
-    return [typed, moved]
-
-
-def _choices(*, label: str, options: Sequence[Any], value: Any) -> list[Any]:
-    """A drop-down list, which has a name, and a slider: JupyterLab takes the list's arrow keys to go to other cells."""
-    chosen = ipywidgets.Dropdown(description=label, options=options, value=value, **NAMED)
-    moved = ipywidgets.SelectionSlider(options=options, value=value, **SLIDER)
-    ipywidgets.link((chosen, "index"), (moved, "index"))
-    return [chosen, moved]
+    first = options[0] if value is None else value
+    return Control(first, make, options)
 
 
 # Lesson 00
@@ -168,8 +223,8 @@ def counting_explorer(wrong: Any, alpha: float = 0.05, n: int = 200, *, delta: f
 
     explore(
         draw,
-        alpha=log_slider("tolerated risk alpha", alpha, -2, -0.3),
-        n=integer("examples n", n, 10, max(4000, n), 10),
+        alpha=number("tolerated risk alpha", alpha, 0.01, 0.5, step=0.01, stops=RISKS),
+        n=number("examples n", n, 10, 4000, step=10, stops=SIZES),
     )
 
 
@@ -179,7 +234,7 @@ def counting_explorer(wrong: Any, alpha: float = 0.05, n: int = 200, *, delta: f
 def weights_and_threshold(weights: Any, ratio: float = 0.9) -> None:
     """Move the pruning ratio from `ratio` on: which weights (arrays by name, sorted here once) go, which layer pays."""
     draw = functools.partial(plots.weights_and_threshold, plots.sort_weights(weights))
-    explore(draw, ratio=slider("pruning ratio (share of all weights)", ratio, 0, max(0.99, ratio), 0.01))
+    explore(draw, ratio=number("pruning ratio", ratio, 0, 0.99, step=0.01, stops=TENTHS))
 
 
 # Lesson 02
@@ -189,9 +244,9 @@ def p_value_explorer(n: int = 100, alpha: float = 0.1, *, delta: float = 0.1, se
     """`plots.p_values_by_mean` with controls for the examples, the tolerated risk and the variance of the losses."""
     explore(
         functools.partial(plots.p_values_by_mean, delta=delta, seed=seed),
-        n=integer("examples n", n, 10, max(2000, n), 10),
-        alpha=log_slider("tolerated risk alpha", alpha, -3, -0.3),
-        variance=slider("variance / that of 0/1 losses", 1.0, 0.0, 1.0, 0.05),
+        n=number("examples n", n, 10, 2000, step=10, stops=SIZES),
+        alpha=number("tolerated risk alpha", alpha, 0.001, 0.5, step=0.01, stops=RISKS),
+        variance=number("variance / that of 0/1 losses", 1.0, 0.0, 1.0, step=0.05),
     )
 
 
@@ -207,7 +262,7 @@ def error_budget(delta: float = 0.1) -> None:
         functools.partial(plots.error_budget, delta=delta),
         procedure=menu("procedure", list(plots.BUDGET_PROCEDURES), "chain"),
         scenario=menu("scenario of p-values", list(plots.BUDGET_SCENARIOS), "A breaks early"),
-        steps=integer("rejections made so far", 1, 0, len(plots.BUDGET_NAMES)),
+        steps=number("rejections made so far", 1, 0, len(plots.BUDGET_NAMES), step=1),
     )
 
 
@@ -223,8 +278,8 @@ def sequence_explorer(delta: float = 0.1) -> None:
     explore(
         draw,
         example=menu("p-values", list(plots.SEQUENCES)),
-        delta=slider("error budget delta", delta, 0.01, 0.5, 0.01),
-        step=integer("tests made so far", 1, 0, 8),
+        delta=number("error budget delta", delta, 0.001, 0.5, step=0.01, stops=RISKS),
+        step=number("tests made so far", 1, 0, 8, step=1),
     )
 
 
@@ -259,11 +314,11 @@ def calibration_explorer(
 
     explore(
         draw,
-        alpha=log_slider("tolerated risk alpha", alpha, -3, -0.5),
-        delta=log_slider("error budget delta", delta, -3, -0.3),
+        alpha=number("tolerated risk alpha", alpha, 0.001, 0.3, step=0.01, stops=RISKS),
+        delta=number("error budget delta", delta, 0.001, 0.5, step=0.01, stops=RISKS),
         p_value=menu("p-value", [name for name in pvalues.METHODS if binary or name != "binomial"], "tight"),
         procedure=menu("procedure", list(procedures), "fixed_sequence"),
-        n=integer("calibration examples n", n, 20, len(losses), 10),
+        n=number("calibration examples n", n, 20, len(losses), step=10, stops=SIZES),
     )
 
 
@@ -293,10 +348,10 @@ def selective_explorer(
 
     explore(
         draw,
-        alpha=log_slider("tolerated selective risk alpha", alpha, -3, -0.5),
-        delta=log_slider("error budget delta", delta, -3, -0.3),
+        alpha=number("selective risk alpha", alpha, 0.001, 0.3, step=0.01, stops=RISKS),
+        delta=number("error budget delta", delta, 0.001, 0.5, step=0.01, stops=RISKS),
         procedure=menu("procedure", [*procedures.BY_NAME, "split"], procedure),
-        floor=slider("certified coverage (0: none)", 0.0, 0.0, 0.99, 0.01),
+        floor=number("certified coverage (0: none)", 0.0, 0.0, 0.99, step=0.01, stops=TENTHS),
     )
 
 
@@ -345,15 +400,17 @@ def polyp_explorer(
         videos = _videos_at_home(loss, seed)
         return calibration.calibrate_losses(videos, ratios, alpha=alpha, delta=delta, p_value=p_value)
 
-    def draw(frame: str, ratio: float, loss: str, alpha: float) -> Any:
-        i, j = int(frame.split()[0]), int(np.argmin(abs(ratios - ratio)))
+    def draw(frame: int, ratio: float, loss: str, alpha: float) -> Any:
+        i, j = frame, int(np.argmin(abs(ratios - ratio)))
         masks = {"truth": frames.masks[i, 0].numpy(), "full network": found(i, 0), "pruned network": found(i, j)}
-        return plots.frame_and_certificate(frames.images[i], masks, certified(loss, alpha), float(ratios[j]))
+        picture = plots.frame_and_certificate(frames.images[i], masks, certified(loss, alpha), float(ratios[j]))
+        picture.alt = f"Frame {i}, of centre C{frames.centre[i]}. {picture.alt}"
+        return picture
 
     explore(
         draw,
-        frame=menu("frame", [f"{i} of C{centre}" for i, centre in enumerate(frames.centre)]),
-        ratio=slider("pruning ratio (share of all weights)", ratio, 0, float(ratios[-1]), 0.02),
+        frame=number("frame", 0, 0, len(frames.names) - 1, step=1),
+        ratio=number("pruning ratio", ratio, 0, float(ratios[-1]), step=0.02, stops=TENTHS),
         loss=menu("loss", list(data.POLYP_LOSSES), loss),
-        alpha=log_slider("tolerated risk alpha", alpha, -2, -0.3),
+        alpha=number("tolerated risk alpha", alpha, 0.01, 0.5, step=0.01, stops=RISKS),
     )

@@ -270,7 +270,7 @@ def _node(ax: Axes, centre: Any, weight: float, text: str, done: bool, ready: bo
     """A disc with its share of delta as a sector: blue once it is certified, with a heavy rim if it may be next."""
     face, ink = (draw.BLUE, "white") if done else ("white", "black")
     ax.add_artist(Circle(centre, RADIUS, facecolor=face, edgecolor="none", zorder=3))
-    ax.add_artist(Wedge(centre, RADIUS, 90 - 360 * weight, 90, facecolor="#F3C98B", edgecolor="none", zorder=4))
+    ax.add_artist(Wedge(centre, RADIUS, 90 - 360 * weight, 90, facecolor="#E69F0080", edgecolor="none", zorder=4))
     ax.add_artist(Circle(centre, RADIUS, fill=False, edgecolor="black", linewidth=2.4 if ready else 0.8, zorder=5))
     ax.text(centre[0], centre[1], text, ha="center", va="center", fontsize=8, color=ink, zorder=6)
 

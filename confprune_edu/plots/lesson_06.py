@@ -3,7 +3,6 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import matplotlib as mpl
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.collections import LineCollection
@@ -18,7 +17,8 @@ from confprune_edu.plots import picture as draw
 
 _GRID: dict[str, Any] = {"aspect": "auto", "origin": "lower", "interpolation": "nearest"}
 
-PALE_BLUES = ListedColormap(mpl.colormaps["Blues"](np.linspace(0.65, 0, 256)))  # dark: a small p-value
+# full colour: a small p-value; a large one lets the page through, light or dark
+PALE_BLUES = ListedColormap([(0.13, 0.44, 0.71, strength) for strength in np.linspace(0.8, 0, 256)])
 
 
 @draw.styled

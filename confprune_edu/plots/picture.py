@@ -61,6 +61,16 @@ STYLE: dict[Any, Any] = {
     "figure.dpi": 100,
 }
 
+# What an SVG takes from the page around it, so that it is read on a dark one, too: text, paper, lines between them.
+# White lines and letters are left: they are drawn on photographs and on colours.
+PAGE = {
+    '<g style="fill: #ffffff"': '<g style="fill: white"',
+    ": #000000": ": currentColor",
+    "fill: #ffffff": "fill: var(--jp-layout-color0, white)",
+    f": {GREY}": ": color-mix(in srgb, currentColor 65%, transparent)",
+    ": #e6e6e6": ": color-mix(in srgb, currentColor 15%, transparent)",
+}
+
 # JupyterLab runs a widget's callback in another thread than the cells; matplotlib's settings and fonts are for one.
 ONE_AT_A_TIME = threading.RLock()
 
@@ -82,6 +92,18 @@ class Picture(Figure):
             buffer, format="png"
         )
         return buffer.getvalue()
+
+    def svg(self) -> str:
+        """The picture as an SVG element for a page: sharp at any size, in the page's own colours of text and paper."""
+        buffer = io.StringIO()
+        with ONE_AT_A_TIME, mpl.rc_context({"svg.hashsalt": "confprune"}):  # the same picture, the same text
+            self.savefig(buffer, format="svg", transparent=True, metadata=dict.fromkeys(("Date", "Creator", "Type")))
+        text, (width, height) = buffer.getvalue(), self.get_size_inches()
+        drawn = text[text.index(">", text.index("<svg")) + 1 :]
+        for colour, of_page in PAGE.items():
+            drawn = drawn.replace(colour, of_page)
+        size = f'viewBox="0 0 {72 * width:g} {72 * height:g}" style="width: 100%; max-width: {100 * width:g}px"'
+        return f'<svg role="img" aria-label="{html.escape(self.alt)}" {size} fill="currentColor">{drawn}'
 
     def _repr_mimebundle_(self, include: Any = None, exclude: Any = None) -> dict[str, str]:
         data = base64.b64encode(self.png()).decode()

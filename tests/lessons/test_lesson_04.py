@@ -333,7 +333,7 @@ def test_calibration_explorer_computes_p_values_only_when_they_change(monkeypatc
     monkeypatch.setattr(widgets, "explore", lambda draw, **controls: kept.update(draw=draw, controls=controls))
     monkeypatch.setattr(widgets.pvalues, "p_values", lambda *a: calls.append(a[1:]) or p_values(*a))
     widgets.calibration_explorer()
-    values = {name: control.keywords["value"] for name, control in kept["controls"].items()}
+    values = {name: control.value for name, control in kept["controls"].items()}
     kept["draw"](**values)
     for change in ({"delta": 0.2}, {"procedure": "holm"}, {"procedure": "multi_start, 4 starts"}):
         kept["draw"](**values | change)

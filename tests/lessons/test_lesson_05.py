@@ -131,7 +131,7 @@ def explored(monkeypatch, *args, **options):
     kept = {}
     monkeypatch.setattr(widgets, "explore", lambda draw, **controls: kept.update(draw=draw, controls=controls))
     widgets.calibration_explorer(*args, **options)
-    values = {name: control.keywords["value"] for name, control in kept["controls"].items()}
+    values = {name: control.value for name, control in kept["controls"].items()}
     return kept, values
 
 
@@ -139,13 +139,16 @@ def test_the_explorer_calibrates_on_the_table_that_it_is_given(monkeypatch):
     drops = np.random.default_rng(0).choice([-1.0, 0.0, 1.0], p=[0.05, 0.9, 0.05], size=(300, 6))
     ratios, settings = np.arange(6) / 10, {"alpha": 0.2, "delta": 0.1, "loss_range": (-1, 1)}
     kept, values = explored(monkeypatch, 0.2, 0.1, 200, drops, ratios, loss_range=(-1, 1))
-    assert "binomial" not in kept["controls"]["p_value"].keywords["options"]
+    assert "binomial" not in kept["controls"]["p_value"].options
     for method in ("tight", "betting"):
         want = calibrate_losses(drops[:200], ratios, p_value=method, **settings)
         found = want.ratio
         assert f"certified up to {found:g}," in kept["draw"](**values | {"p_value": method}).alt
-    assert kept["controls"]["n"].keywords["max"] == 300
-    for procedure in kept["controls"]["procedure"].keywords["options"]:
+    moved = []
+    widget, _ = kept["controls"]["n"].make(moved.append)
+    widget.children[0].children[0].value = 1_000_000  # typed
+    assert moved == [300]
+    for procedure in kept["controls"]["procedure"].options:
         kept["draw"](**values | {"procedure": procedure})
 
 

@@ -388,11 +388,11 @@ def test_every_control_of_the_explorer_changes_the_certificate(monkeypatch):
     kept = {}
     monkeypatch.setattr(widgets, "explore", lambda draw, **controls: kept.update(draw=draw, controls=controls))
     widgets.selective_explorer(*tables(), GRID["ratios"], alpha=0.06)
-    values = {name: control.keywords["value"] for name, control in kept["controls"].items()}
+    values = {name: control.value for name, control in kept["controls"].items()}
     assert values == {"alpha": 0.06, "delta": 0.1, "procedure": "rows", "floor": 0.0}
     alts = {kept["draw"](**values).alt}
     changes = [{"alpha": 0.1}, {"delta": 0.01}, {"floor": 0.5}]
-    changes += [{"procedure": name} for name in kept["controls"]["procedure"].keywords["options"] if name != "rows"]
+    changes += [{"procedure": name} for name in kept["controls"]["procedure"].options if name != "rows"]
     alts |= {kept["draw"](**values | change).alt for change in changes}
     assert len(alts) == 1 + len(changes) == 7
 

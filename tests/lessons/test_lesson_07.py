@@ -219,16 +219,17 @@ def test_the_explorer_shows_the_network_and_the_recorded_certificate(frames, mon
     result = calibrate_losses(videos, recorded.ratios, alpha=0.2, delta=0.1, p_value="betting")
     masks = {"truth": frames.masks[0, 0], "full network": full[0, 0], "pruned network": pruned[0, 0]}
     masks = {name: mask.numpy() for name, mask in masks.items()}
-    assert shown[0].alt == plots.frame_and_certificate(frames.images[0], masks, result, 0.5).alt
+    alt = plots.frame_and_certificate(frames.images[0], masks, result, 0.5).alt
+    assert shown[0].alt == f"Frame 0, of centre C{frames.centre[0]}. {alt}"
 
 
 def test_every_control_of_the_explorer_changes_the_picture(frames, monkeypatch):
     kept = {}
     monkeypatch.setattr(widgets, "explore", lambda draw, **controls: kept.update(draw=draw, controls=controls))
     widgets.polyp_explorer(frames)
-    values = {name: control.keywords["value"] for name, control in kept["controls"].items()}
-    assert values == {"frame": "0 of C1", "ratio": 0.4, "loss": "one_minus_dice_to_full", "alpha": 0.1}
-    changes = [{"frame": "1 of C2"}, {"ratio": 0.7}, {"loss": "dice_degradation"}, {"alpha": 0.3}]
+    values = {name: control.value for name, control in kept["controls"].items()}
+    assert values == {"frame": 0, "ratio": 0.4, "loss": "one_minus_dice_to_full", "alpha": 0.1}
+    changes = [{"frame": 1}, {"ratio": 0.7}, {"loss": "dice_degradation"}, {"alpha": 0.3}]
     alts = [kept["draw"](**values | change).alt for change in [{}, *changes]]
     assert len(set(alts)) == 5
 
@@ -236,10 +237,15 @@ def test_every_control_of_the_explorer_changes_the_picture(frames, monkeypatch):
 def test_the_explorer_shows_the_network_of_each_ratio_in_whatever_order_they_are_visited(frames, monkeypatch):
     kept, shown = {}, []
     monkeypatch.setattr(widgets, "explore", lambda draw, **controls: kept.update(draw=draw))
-    monkeypatch.setattr(plots, "frame_and_certificate", lambda _, masks, __, ratio: shown.append((masks, ratio)))
+
+    def drawn(_, masks, __, ratio):
+        shown.append((masks, ratio))
+        return plots.Picture()
+
+    monkeypatch.setattr(plots, "frame_and_certificate", drawn)
     widgets.polyp_explorer(frames)
     for asked in (0.6, 0.3, 0.0, 0.7, 0.511, 0.3):
-        kept["draw"](frame="3 of C4", ratio=asked, loss="dice_degradation", alpha=0.1)
+        kept["draw"](frame=3, ratio=asked, loss="dice_degradation", alpha=0.1)
     assert [ratio for _, ratio in shown] == pytest.approx([0.6, 0.3, 0, 0.7, 0.52, 0.3])  # the nearest recorded one
     model = models.load("polyp-unet")
     with torch.inference_mode():
@@ -263,13 +269,13 @@ def test_the_explorer_computes_only_what_a_control_changes(frames, monkeypatch):
     monkeypatch.setattr(widgets, "explore", lambda draw, **controls: kept.update(draw=draw))
     widgets.polyp_explorer(frames)
     assert calls == ["global_rank"]  # sorted once, and nothing else before it is asked for
-    values = {"frame": "0 of C1", "ratio": 0.4, "loss": "dice_degradation", "alpha": 0.1}
+    values = {"frame": 0, "ratio": 0.4, "loss": "dice_degradation", "alpha": 0.1}
     fresh = [
         ({}, ["forward", "forward", "calibrate_losses"]),
         ({"ratio": 0.5}, ["forward"]),
         ({"alpha": 0.2}, ["calibrate_losses"]),
         ({"loss": "one_minus_iou"}, ["calibrate_losses"]),
-        ({"frame": "1 of C2"}, ["forward", "forward"]),
+        ({"frame": 1}, ["forward", "forward"]),
         ({}, []),
     ]
     for change, want in fresh:

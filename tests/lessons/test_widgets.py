@@ -1,7 +1,8 @@
-"""Explorers without a browser: what is drawn and when, how a control and its slider follow each other."""
+"""Explorers without a browser: what is drawn and when, what a control says, and where it stops."""
 
 import base64
 import gc
+import re
 import threading
 
 import ipywidgets
@@ -13,79 +14,104 @@ from confprune_edu import plots, widgets
 # Controls
 
 
-def made(control):
-    named, slider = control()
-    return named, slider
+def parts(widget, kind):
+    """The widgets of one kind within a widget, in order."""
+    inner = [part for child in getattr(widget, "children", ()) for part in parts(child, kind)]
+    return [widget] * isinstance(widget, kind) + inner
+
+
+class Made:
+    """A control with what it told its explorer."""
+
+    def __init__(self, control):
+        self.told = []
+        self.widget, self.put = control.make(self.told.append)
+        self.buttons = parts(self.widget, ipywidgets.Button)
+        self.fields = parts(self.widget, ipywidgets.FloatText) + parts(self.widget, ipywidgets.IntText)
+
+    def said(self):
+        """The line below a number."""
+        (note,) = parts(self.widget, ipywidgets.HTML)
+        return re.sub("<[^>]+>", "", note.value)
 
 
 CONTROLS = {
-    "slider": widgets.slider("share of the weights", 0.5, 0, 1, 0.01),
-    "log_slider": widgets.log_slider("tolerated risk", 0.05, -3, -0.3),
-    "integer": widgets.integer("examples", 100, 10, 2000, 10),
-    "menu": widgets.menu("procedure", ["holm", "bonferroni", "rows"], "bonferroni"),
+    "share": widgets.number("share of the weights", 0.5, 0, 1, step=0.01, stops=widgets.TENTHS),
+    "risk": widgets.number("tolerated risk", 0.05, 0.001, 0.3, step=0.01, stops=widgets.RISKS),
+    "examples": widgets.number("examples", 100, 10, 2000, step=10),
+    "rule": widgets.menu("procedure", ["holm", "bonferroni", "rows"], "bonferroni"),
 }
+FIRST = {"share": 0.5, "risk": 0.05, "examples": 100, "rule": "bonferroni"}
 
 
-@pytest.mark.parametrize("control", CONTROLS.values(), ids=CONTROLS)
-def test_each_control_has_a_named_widget_that_holds_its_default_and_a_slider_in_the_same_place(control):
-    named, slider = made(control)
-    assert named.description and named.value == control.keywords["value"] == slider.value
-    assert slider.description == "" and not slider.readout
+@pytest.mark.parametrize("name", ["share", "risk", "examples"])
+def test_a_number_has_its_label_as_a_name_and_one_tab_stop(name):
+    control = Made(CONTROLS[name])
+    (field,) = control.fields
+    assert field.description and field.value == FIRST[name] == CONTROLS[name].value
+    assert [button.tabbable for button in control.buttons] == [False, False]
+    assert [button.description for button in control.buttons] == ["−", "+"]
 
 
-@pytest.mark.parametrize("control", CONTROLS.values(), ids=CONTROLS)
-def test_no_control_is_made_before_it_is_asked_for(control):
-    assert not any(isinstance(value, ipywidgets.Widget) for value in control.keywords.values())
+def test_buttons_go_from_stop_to_stop_or_by_a_step_and_end_at_the_limits():
+    def pressed(name, which, times):
+        control = Made(CONTROLS[name])
+        for _ in range(times):
+            control.buttons[which].click()
+        assert control.fields[0].value == control.told[-1]
+        return control.told, [button.disabled for button in control.buttons]
+
+    assert pressed("risk", 0, 7) == ([0.02, 0.01, 0.005, 0.002, 0.001, 0.001, 0.001], [True, False])
+    assert pressed("risk", 1, 3) == ([0.1, 0.2, 0.3], [False, True])
+    assert pressed("share", 1, 6) == ([0.6, 0.7, 0.8, 0.9, 1, 1], [False, True])
+    assert pressed("examples", 1, 2) == ([110, 120], [False, False])
 
 
-def test_a_slider_gives_numbers_that_are_used_as_they_are_shown():
-    named, slider = made(CONTROLS["log_slider"])
-    slider.value = 10**-1.45
-    assert named.value == 0.0355
-    named, slider = made(CONTROLS["slider"])
-    slider.value = 0.1 + 0.2
-    assert named.value == 0.3
-    named, slider = made(CONTROLS["integer"])
-    slider.value = 210
-    assert named.value == 210 and type(named.value) is int
+def test_a_button_says_where_it_leads():
+    control = Made(CONTROLS["risk"])
+    assert [button.tooltip for button in control.buttons] == ["tolerated risk: 0.02", "tolerated risk: 0.1"]
+    control.fields[0].value = 0.07
+    assert [button.tooltip for button in control.buttons] == ["tolerated risk: 0.05", "tolerated risk: 0.1"]
 
 
-def test_a_typed_number_moves_the_slider_and_is_not_moved_by_it():
-    for name, typed, step in [("log_slider", 0.02, 10**-1.7), ("slider", 0.123, 0.12), ("integer", 1234, 1230)]:
-        named, slider = made(CONTROLS[name])
-        named.value = typed
-        assert slider.value == typed
-        slider.value = step  # what the browser answers: the nearest step
-        assert named.value == typed
+def test_a_number_is_whole_where_its_step_is():
+    control = Made(CONTROLS["examples"])
+    control.fields[0].value = 123
+    assert control.told == [123] and type(control.told[0]) is int
+    assert isinstance(Made(CONTROLS["share"]).fields[0], ipywidgets.FloatText)
 
 
-def test_one_step_of_the_slider_is_a_step_from_the_typed_number():
-    named, slider = made(CONTROLS["log_slider"])
-    slider.value = 10**-1.3  # the browser's nearest step to 0.05
-    slider.value = 10**-1.25
-    assert named.value == 0.0562
+def test_a_typed_number_is_used_as_it_is_and_one_beyond_the_limits_becomes_the_limit_and_says_so():
+    control = Made(CONTROLS["risk"])
+    (field,) = control.fields
+    for typed, used, said in [
+        (0.0123, 0.0123, ""),
+        (0.7, 0.3, "limited to 0.3"),
+        (0.2, 0.2, ""),
+        (-1, 0.001, "limited to 0.001"),
+    ]:
+        field.value = typed
+        assert (control.told[-1], field.value, control.said()) == (used, used, said)
+    field.value = -5  # where it is already
+    assert (field.value, control.said()) == (0.001, "limited to 0.001")
 
 
-def test_a_typed_number_beyond_the_limits_becomes_the_limit():
-    named, slider = made(CONTROLS["integer"])
-    named.value = 5000
-    assert named.value == slider.value == 2000
-
-
-def test_a_default_beyond_the_limits_of_a_log_slider_moves_them():
+def test_a_default_beyond_the_limits_moves_them():
     for value in (0.0004, 0.9):
-        named, slider = made(widgets.log_slider("tolerated risk", value, -3, -0.3))
-        assert named.value == slider.value == value
+        control = Made(widgets.number("tolerated risk", value, 0.001, 0.3, step=0.01))
+        control.put(0.1)
+        control.fields[0].value = value
+        assert (control.told, control.said()) == ([value], "")
 
 
-def test_a_list_and_its_slider_follow_each_other():
-    named, slider = made(CONTROLS["menu"])
-    slider.index = 2
-    assert named.value == "rows"
-    named.value = "holm"
-    assert slider.value == "holm"
-    assert widgets.menu("any", [0, 1])()[0].value == 0
-    assert widgets.menu("any", [1, 0], 0)()[0].value == 0
+def test_a_menu_is_a_button_for_each_option_and_says_which_is_chosen():
+    control = Made(CONTROLS["rule"])
+    assert [button.description for button in control.buttons] == ["holm", "bonferroni", "rows"]
+    control.buttons[2].click()
+    assert control.told == ["rows"]
+    assert [button.button_style for button in control.buttons] == ["", "", "primary"]
+    assert [button.tooltip for button in control.buttons][1:] == ["procedure: bonferroni", "procedure: rows, chosen"]
+    assert widgets.menu("any", [0, 1]).value == 0 and widgets.menu("any", [1, 0], 0).value == 0
 
 
 # Explorers
@@ -95,7 +121,7 @@ def test_a_list_and_its_slider_follow_each_other():
 def shown(monkeypatch):
     """All that `explore` displays."""
     shown = []
-    monkeypatch.setattr(widgets, "display", lambda thing, **_: shown.append(thing))
+    monkeypatch.setattr(widgets, "display", shown.append)
     return shown
 
 
@@ -103,13 +129,13 @@ def test_without_a_reader_the_figure_is_drawn_once_at_the_defaults_and_no_widget
     monkeypatch.setenv("CONFPRUNE_STATIC", "1")
     monkeypatch.setattr(ipywidgets, "VBox", None)
     widgets.explore(lambda **values: values, **CONTROLS)
-    assert shown == [{"slider": 0.5, "log_slider": 0.05, "integer": 100, "menu": "bonferroni"}]
+    assert shown == [FIRST]
 
 
 def test_without_a_reader_an_error_fails_the_cell(monkeypatch):
     monkeypatch.setenv("CONFPRUNE_STATIC", "1")
     with pytest.raises(ZeroDivisionError):
-        widgets.explore(lambda n: 1 / n, n=widgets.integer("examples", 0, 0, 1))
+        widgets.explore(lambda n: 1 / n, n=widgets.number("examples", 0, 0, 1, step=1))
 
 
 def explorer(monkeypatch, shown, draw, **controls):
@@ -122,29 +148,42 @@ def explorer(monkeypatch, shown, draw, **controls):
 
 def test_with_a_reader_it_redraws_with_the_values_of_the_controls(shown, monkeypatch):
     box = explorer(monkeypatch, shown, lambda **values: values, **CONTROLS)
-    rows = {name: row.children for name, row in zip(CONTROLS, box.children[:-1], strict=True)}
-    rows["menu"][0].value = "holm"
-    rows["slider"][1].value = 0.7
+    (whole,), share = parts(box, ipywidgets.IntText), parts(box, ipywidgets.FloatText)[0]
+    press = {button.description: button.click for button in parts(box, ipywidgets.Button)}
+    press["holm"]()
+    share.value = 0.7
+    whole.value = 9999  # becomes 2,000: one figure
+    whole.value = 5000  # becomes 2,000 again: none
+    press["holm"]()  # as it is: none
+    press["Reset"]()
+    press["Reset"]()
+    assert (share.value, whole.value) == (0.5, 100)
+    moved = FIRST | {"rule": "holm"}
     drawn = [thing for thing in shown if isinstance(thing, dict)]
-    assert drawn[0] == {"slider": 0.5, "log_slider": 0.05, "integer": 100, "menu": "bonferroni"}
-    assert drawn[-1] == drawn[0] | {"slider": 0.7, "menu": "holm"} and len(drawn) == 3
+    assert drawn == [FIRST, moved, moved | {"share": 0.7}, moved | {"share": 0.7, "examples": 2000}, FIRST]
+
+
+def test_a_picture_is_shown_as_svg_and_its_alternative_text_is_heard(shown, monkeypatch):
+    def draw(step):
+        if step == 2:
+            raise ValueError("two")
+        return plots.sequence(plots.SEQUENCES["an early failure"], delta=0.1, step=step)
+
+    box = explorer(monkeypatch, shown, draw, step=widgets.number("tests", 1, 0, 8, step=1))
+    readout = box.children[-1]
+    assert shown[0].data == draw(1).svg()
+    assert readout.value.startswith('<div role="status" aria-live="polite"') and draw(1).alt in readout.value
+    with pytest.raises(ValueError, match="two"):  # in a notebook it is shown in place of the figure
+        parts(box, ipywidgets.IntText)[0].value = 2
 
 
 def test_a_live_explorer_spares_the_collector_what_is_loaded(shown, monkeypatch):
     before = gc.get_freeze_count()
     try:
-        explorer(monkeypatch, shown, lambda n: n, n=CONTROLS["integer"])
+        explorer(monkeypatch, shown, lambda examples: examples, examples=CONTROLS["examples"])
         assert gc.get_freeze_count() > max(before, len(gc.get_objects()))
     finally:
         gc.unfreeze()
-
-
-@pytest.mark.parametrize(("seconds", "follows"), [(0.001, True), (1.0, False)])
-def test_a_figure_follows_a_dragged_slider_if_it_is_quickly_drawn(shown, monkeypatch, seconds, follows):
-    clock = iter(range(1000))
-    monkeypatch.setattr(widgets.time, "perf_counter", lambda: next(clock) * seconds)
-    box = explorer(monkeypatch, shown, lambda **_: "", n=CONTROLS["integer"], choice=CONTROLS["menu"])
-    assert [row.children[1].continuous_update for row in box.children[:-1]] == [follows] * 2
 
 
 def test_voila_has_readers_whose_front_end_does_not_say_so(monkeypatch):
@@ -182,3 +221,14 @@ def test_the_html_of_a_picture_holds_its_png():
     bundle = picture._repr_mimebundle_()
     assert base64.b64decode(bundle["image/png"])[:8] == b"\x89PNG\r\n\x1a\n"
     assert f"base64,{bundle['image/png']}" in bundle["text/html"] and picture.alt in bundle["text/html"]
+
+
+def test_an_svg_has_a_name_takes_its_colours_from_the_page_and_is_the_same_twice():
+    picture = plots.sequence([0.01, 0.3], delta=0.1)
+    text = picture.svg()
+    assert text.startswith(f'<svg role="img" aria-label="{picture.alt}" viewBox="0 0 504 230.4"')
+    assert text == plots.sequence([0.01, 0.3], delta=0.1).svg()
+    colours = set(re.findall(r'(?:fill|stroke): ([^;"]+)', text))
+    assert "currentColor" in colours and "#000000" not in colours  # letters, axes
+    assert not {"#ffffff", "white", "#e6e6e6"} & colours  # no paper, no lines that glare on a dark page
+    assert "#0072b2" in colours  # the blue of a certified point

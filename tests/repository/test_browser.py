@@ -5,6 +5,7 @@ Screenshots of all explorers are left in tests/screenshots. The times from a key
 end of the run as a benchmark; no test depends on them.
 """
 
+import io
 import json
 import os
 import re
@@ -19,6 +20,7 @@ from pathlib import Path
 import nbformat
 import pytest
 from nbformat.v4 import new_code_cell, new_notebook
+from PIL import Image
 from playwright.sync_api import sync_playwright
 
 ROOT = Path(__file__).parents[2]
@@ -31,24 +33,15 @@ FLAGS += ["--disable-component-update", "--disable-sync"]
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="needs chromium: apt-get install chromium fonts-dejavu-core")
 
 PYTHON = {"kernelspec": {"name": "python3", "display_name": "Python 3", "language": "python"}}
-# Made-up notebooks: a callback that fails now and then; a figure too slow to follow a dragged slider
+# A made-up notebook: a callback that fails now and then
 FAILS = """\
 from confprune_edu import widgets
 def draw(n):
     if n > 2:
         raise ValueError(f"{n} is more than two")
     return f"n is {n}"
-widgets.explore(draw, n=widgets.integer("examples", 2, 1, 3))"""
-SLOW = """\
-import time
-from confprune_edu import plots, widgets
-drawn = []
-def draw(delta):
-    drawn.append(delta)
-    time.sleep(widgets.QUICK)
-    return plots.sequence(plots.SEQUENCES["an early failure"], delta=delta)
-widgets.explore(draw, delta=widgets.slider("error budget delta", 0.1, 0.01, 0.5, 0.01))"""
-MADE_UP = {"fails": FAILS, "slow": SLOW}
+widgets.explore(draw, n=widgets.number("examples", 2, 1, 3, step=1))"""
+MADE_UP = {"fails": FAILS}
 
 
 # One server, one browser, one page a test
@@ -176,7 +169,6 @@ ACTIVE = """() => window.jupyterapp.shell.currentWidget.content.activeCell.model
 CELLS = """() => window.jupyterapp.shell.currentWidget.content.widgets.map(cell => cell.model.sharedModel.source)"""
 SCROLL = """index => window.jupyterapp.shell.currentWidget.content.scrollToItem(index, 'start')"""
 COLLECT = """
-import base64
 from confprune_edu import widgets as _widgets
 _explore, _widgets.explore = _widgets.explore, lambda draw, **controls: _kept.append((draw, controls))
 {source}
@@ -185,35 +177,37 @@ def _direct(texts):
     draw, controls = _kept[-1]
     values = {{}}
     for (name, control), text in zip(controls.items(), texts, strict=True):
-        options = control.keywords.get("options")
-        values[name] = options[int(text)] if options else type(control.keywords["value"])(float(text))
+        named = {{str(option): option for option in control.options}}
+        values[name] = named[text] if named else type(control.value)(float(text))
     picture = draw(**values)
-    return [picture.alt, base64.b64encode(picture.png()).decode()]
+    return [picture.alt, picture.svg()]
 """
-# for each animation frame: when, which figure is in sight (they are counted; -1: none that is whole), its height
+# the same picture, however the page writes it
+SAME = """(shown, text) => {
+    const made = document.createElement('div');
+    made.innerHTML = text;
+    return shown.isEqualNode(made.firstElementChild);
+}"""
+# for each animation frame: when, which figure is in sight (they are counted; -1: none), its height
 WATCH = """explorer => {
     const watch = window.watch = {frames: [], pressed: null, running: true}, seen = new Map();
     explorer.addEventListener('keydown', () => { watch.pressed ??= performance.now(); }, {capture: true, once: true});
     const tick = () => {
-        const image = explorer.querySelector('.widget-output img');
-        const whole = Boolean(image && image.complete && image.naturalWidth);
-        if (whole && !seen.has(image)) seen.set(image, seen.size);
-        watch.frames.push([performance.now(), whole ? seen.get(image) : -1, image?.clientHeight]);
+        const figure = explorer.querySelector('.widget-output svg');
+        if (figure && !seen.has(figure)) seen.set(figure, seen.size);
+        watch.frames.push([performance.now(), figure ? seen.get(figure) : -1, figure?.getBoundingClientRect().height]);
         if (watch.running) requestAnimationFrame(tick);
     };
     tick();
 }"""
 WATCHED = """() => { window.watch.running = false; return window.watch; }"""
-
-
-# a key that changes a number, a list or a slider, whatever it says
-KEY = """control => {
-    const last = control.selectedIndex === control.length - 1;
-    if (control.tagName === 'SELECT') return last ? 'Home' : 'End';
-    if (control.tagName === 'INPUT')
-        return Number(control.value) + Number(control.step || 1) > Number(control.max) ? 'ArrowDown' : 'ArrowUp';
-    const [now, low, high] = ['now', 'min', 'max'].map(name => Number(control.getAttribute('aria-value' + name)));
-    return now - low < high - now ? 'ArrowRight' : 'ArrowLeft';
+# what sticks out of the explorer, or holds a text that is cut off
+CUT = """explorer => {
+    const {left, right} = explorer.getBoundingClientRect();
+    const seen = [...explorer.querySelectorAll('label, input, button, svg')].filter(part => part.clientWidth);
+    const cut = part => part.tagName !== 'svg' && part.scrollWidth > part.clientWidth + 1;
+    const out = part => { const p = part.getBoundingClientRect(); return p.left < left - 1 || p.right > right + 1; };
+    return seen.filter(part => out(part) || cut(part)).map(part => part.tagName + ' ' + part.textContent);
 }"""
 
 
@@ -225,10 +219,10 @@ class Explorer:
         source = page.evaluate(CELLS)[index]
         page.evaluate(SCROLL, index)
         self.box = page.locator(f".jp-Cell[data-windowed-list-index='{index}'] .confprune-explorer")
-        self.image = self.box.locator(".widget-output img")
-        self.image.wait_for(state="visible", timeout=30_000)
+        self.figure = self.box.locator(".widget-output svg")
+        self.figure.wait_for(state="visible", timeout=30_000)
         self.centre()
-        self.rows = self.box.locator(".widget-hbox").all()
+        self.controls = self.box.locator("> .widget-box > .widget-vbox").all()
         self.latencies = []
         in_kernel(page, f"_kept = []\n{COLLECT.format(source=source)}")
         self.settled = self.settle(None)
@@ -242,22 +236,22 @@ class Explorer:
             places += [self.box.bounding_box()]
 
     def texts(self):
-        """What the controls say: numbers as typed, the place of the chosen option of a menu."""
-        script = "inputs => inputs.map(input => String(input.selectedIndex ?? input.value))"
-        return self.box.locator("input[type=number], select").evaluate_all(script)
+        """What the controls say: numbers as typed, the chosen option of a menu."""
+        script = "parts => parts.map(part => part.value || part.textContent)"
+        return self.box.locator("input[type=number], .widget-button.mod-primary").evaluate_all(script)
 
     def settle(self, texts):
         """Wait until the controls differ from `texts` and the figure is the one that their values give; both."""
-        shown = alt = None
+        alt = None
         for _ in range(100):
             now = self.texts()
             if now != texts:
-                alt, png = in_kernel(self.page, "", f"_direct({now})")
-                shown = [self.image.get_attribute(name) for name in ("alt", "src")]
-                if shown == [alt, f"data:image/png;base64,{png}"] and now == self.texts():
-                    return now, shown
+                alt, svg = in_kernel(self.page, "", f"_direct({now})")
+                same = self.figure.evaluate(SAME, svg) and self.box.get_by_role("status").last.inner_text() == alt
+                if same and now == self.texts():
+                    return now, svg
             self.page.wait_for_timeout(50)
-        raise AssertionError(f"from {texts} to {now}: shown {shown and shown[0]}, right {alt}")
+        raise AssertionError(f"from {texts} to {now}: shown {self.figure.get_attribute('aria-label')}, right {alt}")
 
     def watched(self, act):
         """Call `act` and wait for the right figure; frame after frame, a figure of one height must be in sight."""
@@ -271,60 +265,55 @@ class Explorer:
         assert len({frame[2] for frame in watch["frames"]}) == 1
         if watch["pressed"] is not None:
             self.latencies += [next(when for when, which, _ in watch["frames"] if which > 0) - watch["pressed"]]
-        assert [i for i, (x, y) in enumerate(zip(texts, after, strict=True)) if x != y] != []
+        assert texts != after
         return shown != shown_after
 
-    def press(self, target, times=1):
-        """Press keys on a control, one figure after the other; did any of the figures differ?"""
-        changed = []
-        for _ in range(times):
-            target.focus()
-            key = target.evaluate(KEY)
-            changed += [self.watched(lambda key=key: self.page.keyboard.press(key))]
-        return any(changed)
-
-    def drag(self, handle):
-        """Drag the handle of a slider to the middle, then a bit back, as slowly as a hand."""
-        grip, track = handle.bounding_box(), handle.locator("xpath=../..").bounding_box()
-        x, y = grip["x"] + grip["width"] / 2, grip["y"] + grip["height"] / 2
-        goal = track["x"] + (0.6 if x < track["x"] + track["width"] / 2 else 0.4) * track["width"]
-
-        def hand():
-            self.page.mouse.move(x, y)
-            self.page.mouse.down()
-            for step in range(1, 21):
-                self.page.mouse.move(x + (goal - x) * step / 20, y)
-                self.page.wait_for_timeout(15)
-            self.page.mouse.up()
-
-        return self.watched(hand)
+    def press(self, target):
+        """Press a key that changes a number, or Enter on a button; did the figure change?"""
+        target.focus()
+        key = "Enter"
+        if target.evaluate("target => target.tagName") == "INPUT":
+            more = target.locator("xpath=../..").get_by_role("button", name="+")
+            key = "ArrowUp" if more.is_enabled() else "ArrowDown"
+        return self.watched(lambda: self.page.keyboard.press(key))
 
     def has_readable_names(self):
-        """Each control is found by its label, which is not cut off, as a screen reader finds it."""
-        for row in self.rows:
-            label, named = row.locator("label").first, row.locator("input[type=number], select")
-            assert label.evaluate("label => label.scrollWidth <= label.clientWidth")
-            found = row.get_by_label(label.inner_text(), exact=True)
-            assert found.get_attribute("id") == named.get_attribute("id")
-        right = self.box.bounding_box()["x"] + self.box.bounding_box()["width"]
-        assert all(row.bounding_box()["x"] + row.bounding_box()["width"] <= right for row in self.rows)
-        assert self.image.evaluate("image => image.naturalWidth <= image.clientWidth")  # not shrunk
+        """Each number is found by its label, and each option says what it is an option of."""
+        for control in self.controls:
+            label = control.locator("label, .widget-label").first.inner_text()
+            if control.locator("input").count():
+                assert control.get_by_role("spinbutton", name=label, exact=True).count() == 1
+                assert control.get_by_role("button", name=re.compile("[−+]")).count() == 2
+            else:
+                titles = [button.get_attribute("title") for button in control.get_by_role("button").all()]
+                assert len(titles) > 1 and sum(title.endswith(", chosen") for title in titles) == 1
+                assert all(title.startswith(f"{label}: ") for title in titles)
+        assert self.figure.get_attribute("role") == "img" and self.figure.get_attribute("aria-label")
 
-    def put_back(self, named, text):
-        """Type the number `text`, or choose from the list, as the control was at first."""
-        if named.evaluate("input => input.tagName") == "SELECT":
-            named.select_option(index=int(text))
-        else:
-            named.fill(text)
-            named.press("Enter")
+    def fits(self, width):
+        """In a window of this width nothing sticks out, nothing is cut off."""
+        self.page.set_viewport_size({"width": width, "height": 900})
+        if width < 1000 and self.page.locator("#jp-left-stack").is_visible():
+            ask(self.page, "() => window.jupyterapp.commands.execute('application:toggle-left-area')")
+        self.centre()
+        assert self.box.evaluate(CUT) == []
+        assert self.box.bounding_box()["x"] + self.box.bounding_box()["width"] <= width
 
     def move_all(self):
-        """Move each control by keyboard and by mouse, then put it back; every control must change the figure."""
-        for row, text in zip(self.rows, self.texts(), strict=True):
-            handle, named = row.locator(".noUi-handle"), row.locator("input[type=number], select")
-            assert any([self.drag(handle), self.press(handle, times=2), self.press(named)])
-            if row.locator("input, select").evaluate("input => String(input.selectedIndex ?? input.value)") != text:
-                self.watched(lambda named=named, text=text: self.put_back(named, text))
+        """Move each control by keyboard and by mouse, then reset it; every control must change the figure."""
+        first, reset = self.settled, self.box.get_by_role("button", name="Reset")
+        for control in self.controls:
+            if control.locator("input").count():
+                field, (less, more) = control.locator("input"), control.get_by_role("button").all()
+                button = more if more.is_enabled() else less
+                changed = [self.press(field), self.press(field), self.watched(button.click)]
+            else:
+                others = control.locator(".widget-button:not(.mod-primary)")
+                changed = [self.press(others.last), self.watched(others.first.click)]
+            assert any(changed)
+            if self.settled != first:
+                self.watched(reset.click)
+            assert self.settled == first
 
 
 def explorers(page, lab, name):
@@ -343,7 +332,9 @@ def test_a_lesson(page, lab, name, record_property):
         page.screenshot(path=SCREENSHOTS / f"{name}-{number}.png")
         explorer.has_readable_names()
         explorer.move_all()
-        page.screenshot(path=SCREENSHOTS / f"{name}-{number}-moved.png")
+        for width in (900, 768, 390, 1280):
+            explorer.fits(width)
+            page.screenshot(path=SCREENSHOTS / f"{name}-{number}-{width}.png")
         record_property("milliseconds", explorer.latencies)
 
 
@@ -368,11 +359,32 @@ def test_an_error_in_a_callback_is_shown_until_a_control_moves_again(page, lab):
     assert box.get_by_text("ValueError").count() == 0
 
 
-def test_a_slow_figure_is_drawn_when_the_slider_is_let_go(page, lab):
-    (explorer,) = explorers(page, lab, "slow")
-    in_kernel(page, "drawn.clear()")
-    assert explorer.drag(explorer.box.locator(".noUi-handle"))
-    assert set(in_kernel(page, "", "drawn")) == {float(explorer.texts()[0])}
+def test_a_number_beyond_its_limit_is_cut_and_said(page, lab):
+    open_notebook(page, lab, "fails")
+    assert run_all(page)
+    box = page.locator(".confprune-explorer")
+    number = box.get_by_label("examples")
+    for typed, used in (("9", "3"), ("-5", "1")):
+        number.fill(typed)
+        number.press("Enter")
+        box.get_by_role("status").get_by_text(f"limited to {used}").wait_for()
+        assert number.input_value() == used
+    box.get_by_role("button", name="Reset").click()
+    box.get_by_text("n is 2").wait_for()
+    assert box.get_by_text("limited").count() == 0 and number.input_value() == "2"
+
+
+def test_in_the_dark_theme_a_figure_is_dark(page, lab):
+    open_notebook(page, lab, "03_family_wise_error")
+    ask(page, "() => window.jupyterapp.commands.execute('apputils:change-theme', {theme: 'JupyterLab Dark'})")
+    assert run_all(page)
+    index = next(i for i, source in enumerate(page.evaluate(CELLS)) if source.startswith("widgets."))
+    explorer = Explorer(page, index)
+    page.screenshot(path=SCREENSHOTS / "dark.png")
+    with Image.open(io.BytesIO(explorer.figure.screenshot())) as image:
+        grey = image.convert("L")
+    assert grey.getpixel((3, 3)) < 50  # the paper
+    assert grey.getextrema()[1] > 200  # the letters
 
 
 def test_the_course_by_keyboard_alone(page, lab):
@@ -396,10 +408,12 @@ def test_the_course_by_keyboard_alone(page, lab):
         page.keyboard.press("Tab")
         if focused.count():
             break
-    for tag in ["INPUT", "DIV", "INPUT", "DIV", "SELECT", "DIV", "SELECT", "DIV", "INPUT", "DIV"]:
-        assert focused.evaluate("control => control.tagName") == tag  # of each control, its number or list, its slider
-        explorer.press(focused)
+    for tag in ["INPUT", "INPUT", *["BUTTON"] * 12, "INPUT", "BUTTON"]:  # 8 p-values, 4 procedures; Reset
+        assert focused.evaluate("control => control.tagName") == tag
+        if tag == "INPUT" or focused.inner_text() in ("prw", "holm", "Reset"):
+            explorer.press(focused)
         page.keyboard.press("Tab")
+    assert explorer.texts()[:2] == ["0.05", "0.1"]  # the last one put all back
 
 
 def choose_command(page, name):
