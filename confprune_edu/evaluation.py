@@ -44,9 +44,10 @@ def loss_table(
         The full network; called as model(inputs), see `call`. Its copies must read their own weights: a function in the
         place of `forward`, which stays bound to the original, is refused.
     data : (inputs, targets), inputs alone, a DataLoader or a Dataset
-        Tensors or arrays with one example a row, or batches (inputs, targets) or inputs, of any type that the model
-        takes; a list of texts is inputs. A loader is read once; with `finish`, and by `loss_columns`, once a ratio: it
-        must then give the same examples in the same order each time, where shuffling by torch's generators is replayed.
+        Tensors, arrays or dicts of them with one example a row; or batches (inputs, targets) or inputs, of any type
+        that the model takes; a list of texts is inputs. A loader is read once; with `finish`, and by `loss_columns`,
+        once a ratio: it must then give the same examples in the same order each time, where shuffling by torch's
+        generators is replayed.
     ratios : float array, shape (m,), strictly increasing in [0, 1)
         Fractions of the prunable weights to set to zero.
     loss : callable

@@ -1,6 +1,6 @@
 """Examples, in whatever form they come, as batches of a size that is fast and takes little memory."""
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -45,9 +45,9 @@ def reader(
     if isinstance(data, DataLoader):
         return lambda: _loaded(data, target), _generators(data)
     parts = _in_memory(data, target)
-    size = batch_size or _fitting(parts[0], elements)
-    rows = [slice(i, i + size) for i in range(0, len(parts[0]), size)]
-    return lambda: (Batch(*_split(_one([part[r] for part in parts]), target), None) for r in rows), []
+    n, size = _length(parts), batch_size or _fitting(parts[0], elements)
+    rows = [slice(i, i + size) for i in range(0, n, size)]
+    return lambda: (Batch(*_split(_one([_cut(part, r) for part in parts]), target), None) for r in rows), []
 
 
 def elements(model: nn.Module) -> int:
@@ -65,10 +65,10 @@ def cut(
     if batch_size is not None:
         _checks.positive_int(batch_size, "batch_size")
     parts = _in_memory(data, target)
-    n, size = len(parts[0]), batch_size or _fitting(parts[0], elements)
+    n, size = _length(parts), batch_size or _fitting(parts[0], elements)
     step = size * -(-n // (size * most))
-    # clones: a slice would travel with all of its tensor's memory
-    return [_one([part[i : i + step].clone() for part in parts]) for i in range(0, n, step)], size
+    # copies: a slice would travel with all of its tensor's memory
+    return [_one([nested.copied(_cut(part, slice(i, i + step))) for part in parts]) for i in range(0, n, step)], size
 
 
 def count(data: Any) -> int:
@@ -79,7 +79,7 @@ def count(data: Any) -> int:
         if not hasattr(data, "__len__"):
             raise TypeError("data must tell its length for a table in a file")
         return len(data)
-    return len(_in_memory(data, None)[0])
+    return _length(_in_memory(data, None))
 
 
 def _loaded(loader: "DataLoader[Any]", target: Target | None) -> Iterator[Batch]:
@@ -94,31 +94,48 @@ def _generators(loader: "DataLoader[Any]") -> list[torch.Generator]:
     return list({id(generator): generator for generator in found if isinstance(generator, torch.Generator)}.values())
 
 
-def _in_memory(data: Any, target: Target | None) -> list[Tensor]:
-    """The parts of the data as tensors with one row an example: inputs, or inputs and targets."""
+def _in_memory(data: Any, target: Target | None) -> list[Any]:
+    """The parts of the data, tensors or dicts of tensors with one row an example: inputs, or inputs and targets."""
     if target is None:
         inputs, targets = _pair(data)
         named = {"inputs": inputs} if targets is None else {"inputs": inputs, "targets": targets}
     else:
         whole = data if isinstance(data, (tuple, list)) else [data]
         named = {f"part {k} of data": part for k, part in enumerate(whole)}
-    parts = {name: _tensor(part, name) for name, part in named.items()}
-    if len({len(part) if part.ndim else None for part in parts.values()}) > 1:
-        shapes = " and ".join(str(tuple(part.shape)) for part in parts.values())
-        raise ValueError(f"{' and '.join(parts)} must have one row an example, got shapes {shapes}")
-    x = next(iter(parts.values()))
-    if x.ndim == 0 or len(x) == 0:
+    found: dict[str, Tensor] = {}
+    parts = [_tensors(part, name, found) for name, part in named.items()]
+    if len({len(tensor) if tensor.ndim else None for tensor in found.values()}) > 1:
+        shapes = " and ".join(str(tuple(tensor.shape)) for tensor in found.values())
+        raise ValueError(f"{' and '.join(found)} must have one row an example, got shapes {shapes}")
+    if not found or next(iter(found.values())).ndim == 0 or _length(parts) == 0:
         raise ValueError("data must hold at least one calibration example")
-    return list(parts.values())
+    return parts
 
 
-def _one(parts: list[Tensor]) -> Any:
+def _tensors(values: Any, name: str, found: dict[str, Tensor]) -> Any:
+    """A tensor or an array, or those in a dict, as tensors, which are also put into `found` by name."""
+    if isinstance(values, Mapping):
+        return {key: _tensors(value, f"{name}[{key!r}]", found) for key, value in values.items()}
+    found[name] = _tensor(values, name)
+    return found[name]
+
+
+def _length(parts: list[Any]) -> int:
+    return len(nested.tensors(parts)[0])
+
+
+def _cut(part: Any, rows: slice) -> Any:
+    return {key: _cut(value, rows) for key, value in part.items()} if isinstance(part, dict) else part[rows]
+
+
+def _one(parts: list[Any]) -> Any:
     return parts[0] if len(parts) == 1 else tuple(parts)
 
 
-def _fitting(x: Tensor, elements: int) -> int:
+def _fitting(part: Any, elements: int) -> int:
     """How many examples have together this many elements."""
-    return min(max(elements * len(x) // max(x.numel(), 1), 1), MOST_EXAMPLES)
+    found = nested.tensors(part)
+    return min(max(elements * len(found[0]) // max(sum(x.numel() for x in found), 1), 1), MOST_EXAMPLES)
 
 
 def _split(batch: Any, target: Target | None) -> tuple[Any, Any]:
@@ -143,7 +160,9 @@ def _pair(batch: Any) -> tuple[Any, Any]:
 
 def _tensor(values: Any, name: str) -> Tensor:
     if not isinstance(values, (Tensor, np.ndarray)):
-        raise TypeError(f"{name} must be a tensor or an array, or data a DataLoader; got {type(values).__name__}")
+        raise TypeError(
+            f"{name} must be a tensor, an array or a dict of them, or data a DataLoader; got {type(values).__name__}"
+        )
     if isinstance(values, Tensor) and values.layout != torch.strided:
         raise TypeError(f"{name} must be a dense tensor, or data a DataLoader of such batches; got {values.layout}")
     return torch.as_tensor(np.require(values, requirements=["C", "W"]) if isinstance(values, np.ndarray) else values)

@@ -2,6 +2,8 @@
 
 import copy
 import hashlib
+import pickle
+from collections import deque
 from collections.abc import Iterator, Mapping
 from types import FunctionType, ModuleType
 from typing import Any
@@ -68,9 +70,20 @@ def examples(inputs: Any) -> int | None:
 def digest(value: Any) -> str:
     """A checksum of the tensors, arrays, texts and numbers in a structure, and of where they stand."""
     found = dict(_leaves(value, "", set()))
-    parts = {f"{name} {k}": part for name, leaf in found.items() for k, part in enumerate(_strided(leaf))}
-    rest = {name: repr(leaf) for name, leaf in found.items() if isinstance(leaf, (str, bytes, int, float, type(None)))}
+    strided = {name: _strided(leaf) for name, leaf in found.items()}
+    parts = {f"{name} {k}": part for name, own in strided.items() for k, part in enumerate(own)}
+    rest = {name: _written(leaf) for name, leaf in found.items() if not strided[name]}
     return hashlib.sha256(f"{pruning.digest(parts)} {sorted(rest.items())}".encode()).hexdigest()
+
+
+def _written(leaf: Any) -> str:
+    """What is no tensor, as text; of what cannot be written down, only that it is there."""
+    if isinstance(leaf, (str, bytes, int, float, type(None))):
+        return repr(leaf)
+    try:
+        return hashlib.sha256(pickle.dumps(leaf)).hexdigest()
+    except Exception:  # whatever its class says
+        return type(leaf).__name__
 
 
 def _dense(tensor: Tensor) -> bool:
@@ -94,13 +107,26 @@ def _leaves(value: Any, name: str, seen: set[int]) -> Iterator[tuple[str, Any]]:
     """What a structure ends in, and where; objects count by their attributes."""
     if isinstance(value, Mapping):
         parts = [(f"{name}[{key!r}]", part) for key, part in value.items()]
-    elif isinstance(value, (list, tuple, set, frozenset)):
+    elif isinstance(value, (list, tuple, set, frozenset, deque)):
         parts = [(f"{name}[{k}]", part) for k, part in enumerate(value)]
-    elif isinstance(value, (Tensor, nn.Module, type, FunctionType, ModuleType)) or not hasattr(value, "__dict__"):
+    elif isinstance(value, (Tensor, nn.Module, type, FunctionType, ModuleType)):
         yield name, value
         return
+    elif attributes := _attributes(value):
+        parts = [(f"{name}.{key}", part) for key, part in attributes.items()]
     else:
-        parts = [(f"{name}.{key}", part) for key, part in vars(value).items()]
+        yield name, value
+        return
     if id(value) not in seen:
         for place, part in parts:
             yield from _leaves(part, place, seen | {id(value)})
+
+
+def _attributes(value: Any) -> dict[str, Any]:
+    """What an object holds, in a dict of its own or in slots."""
+    slots = [slot for kind in type(value).__mro__ for slot in _names(vars(kind).get("__slots__", ()))]
+    return {slot: getattr(value, slot) for slot in slots if hasattr(value, slot)} | getattr(value, "__dict__", {})
+
+
+def _names(slots: Any) -> tuple[str, ...]:
+    return (slots,) if isinstance(slots, str) else tuple(slots)

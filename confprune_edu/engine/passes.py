@@ -249,7 +249,14 @@ def _losses(task: Task, output: Any, answer: Answer, ratio: float) -> Arrays:
         value = loss(mine, nested.copied(answer.output), nested.copied(answer.targets))
         if value is None:
             raise TypeError(f"loss must give one value an example, but {name} gives None: does it lack a `return`?")
-        value = torch.as_tensor(value)
+        try:
+            value = torch.as_tensor(value)
+        except (TypeError, ValueError, RuntimeError) as problem:
+            raise TypeError(
+                f"loss must give a tensor or an array, but {name} gives {type(value).__name__}"
+            ) from problem
+        if value.is_complex() or value.layout != torch.strided:
+            raise TypeError(f"loss must give dense real numbers, {name} gives {value.dtype}, {value.layout}")
         if value.ndim != 1 or answer.examples not in (None, len(value)):
             raise ValueError(
                 f"loss must give one value an example, shape ({answer.examples or 'batch'},), "

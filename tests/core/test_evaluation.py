@@ -470,6 +470,12 @@ def test_bad_losses_are_refused(loss, words):
     assert words in str(caught.value)
 
 
+@pytest.mark.parametrize("value", ["x", {"loss": 1}, (torch.ones(2),), torch.ones(8).to_sparse(), torch.ones(8) * 1j])
+def test_losses_that_are_no_numbers_are_refused(value):
+    with pytest.raises(TypeError, match="loss must give"):
+        evaluation.loss_table(nn.Linear(3, 3), (X, Y), [0.25], lambda p, f, y: value)
+
+
 @pytest.mark.parametrize("loss", ["error", None, 0.5])
 def test_a_loss_is_a_function(loss):
     with pytest.raises(TypeError, match="loss"):
@@ -487,6 +493,9 @@ def test_a_loss_is_a_function(loss):
         ((X[:7], Y), ValueError, "inputs"),
         ((X, torch.tensor(1)), (TypeError, ValueError), "targets"),
         ((X, Y, Y), ValueError, "3 parts"),
+        ({}, ValueError, "example"),
+        ({"x": X, "y": Y[:7]}, ValueError, r"inputs\['x'\] and inputs\['y'\]"),
+        (({"x": {"z": X.tolist()}}, Y), TypeError, r"inputs\['x'\]\['z'\]"),
         (DataLoader(TensorDataset(X, Y, Y)), ValueError, "3 parts"),
         ("digits", TypeError, "data"),
         (None, TypeError, "data"),

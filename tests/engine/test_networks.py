@@ -132,11 +132,29 @@ class Record:
     hidden: torch.Tensor | None = None
 
 
+@dataclasses.dataclass(slots=True)
+class Slots:
+    x: torch.Tensor
+    hidden: torch.Tensor | None = None
+
+
 class Filled(Net):
     def forward(self, batch):
         if batch.hidden is None:
             batch.hidden = self.first(batch.x).relu()
         return self.second(batch.hidden)
+
+
+class Taken(Net):
+    def forward(self, batch):
+        return self.body(batch.popleft())
+
+
+class Boxed(Net):
+    """Takes rows of numbers as objects, the last of them None."""
+
+    def forward(self, batch):
+        return self.body(torch.tensor(batch[:-1].tolist()))
 
 
 class Dressed(collections.UserDict):
@@ -179,6 +197,8 @@ BATCHES = {
     "popped from a UserDict": (Popped, rows(lambda x: Dressed(x=x, shift=torch.ones(len(x), 1)))),
     "given an attribute": (Remembered, rows(Graph)),
     "given a field": (Filled, rows(Record)),
+    "given a slot": (Filled, rows(Slots)),
+    "taken from a queue": (Taken, rows(lambda x: collections.deque([x]))),
     "list used up": (Consumed, rows(lambda x: {0: "name", 1: [x, x / 2]})),
     "list entry replaced": (Doubled, rows(lambda x: {"inner": [x]})),
     "tensor inside written": (Deeper, rows(lambda x: {"inner": [x]})),
@@ -253,19 +273,28 @@ def test_whatever_can_be_moved_is_moved_and_the_callers_stays():
     assert given["graph"].x is X and got["names"] == ["a"]
 
 
-@pytest.mark.parametrize("wrap", [Dressed, Graph], ids=["UserDict", "object"])
-def test_other_examples_in_any_wrapping_are_noticed(wrap):
+OTHERS = {
+    "UserDict": (Popped, lambda x: Dressed(x=x)),
+    "object": (Remembered, Graph),
+    "slots": (Filled, Slots),
+    "queue": (Taken, lambda x: collections.deque([x])),
+    "array of objects": (Boxed, lambda x: [np.array([row.tolist() for row in x] + [None], dtype=object)]),
+}
+
+
+@pytest.mark.parametrize("case", OTHERS)
+def test_other_examples_in_any_wrapping_are_noticed(case):
+    model, wrap = OTHERS[case]
+
     class Restless(torch.utils.data.IterableDataset):
         turn = 0
 
         def __iter__(self):
             Restless.turn += 1
-            x = X.roll(Restless.turn, 0)
-            return iter([wrap({"x": x}) if wrap is Dressed else wrap(x)])
+            return iter([wrap(X.roll(Restless.turn, 0))])
 
-    model = Popped() if wrap is Dressed else Remembered()
     with pytest.raises(ValueError, match="second pass"):
-        list(evaluation.loss_columns(model, DataLoader(Restless(), batch_size=None), RATIOS, moved))
+        list(evaluation.loss_columns(model(), DataLoader(Restless(), batch_size=None), RATIOS, moved))
 
 
 def test_other_texts_are_noticed():
@@ -308,6 +337,18 @@ def wrong(pruned, full, target):
 HOOKS = {
     "two inputs": (Two, (X, SHIFT), dict(call=both, target=lambda batch: None), moved),
     "two inputs and labels": (Two, (X, SHIFT, LABELS), dict(call=both, target=lambda batch: batch[2]), wrong),
+    "a dict of tensors": (
+        Answers,
+        dict(x=X, shift=SHIFT, labels=LABELS.numpy()),
+        dict(call=lambda model, batch: model(**batch)["scores"], target=lambda batch: batch["labels"], batch_size=7),
+        wrong,
+    ),
+    "a dict of tensors, and labels": (
+        Answers,
+        (Dressed(x=X, shift=SHIFT), LABELS),
+        dict(call=lambda model, batch: model(**batch)["scores"], batch_size=7),
+        wrong,
+    ),
     "labels inside": (
         Answers,
         DataLoader([dict(x=x, shift=s, labels=y) for x, s, y in zip(X, SHIFT, LABELS, strict=True)], batch_size=7),
