@@ -105,7 +105,7 @@ def confidence(pruned: Tensor, full: Any = None, target: Any = None) -> Tensor:
 
 
 def one_minus_iou(pruned: Tensor, full: Any, target: Any, *, against: str = "target") -> Tensor:
-    """1 - |A and B| / |A or B| of the pruned network's mask A; 0 is a perfect overlap, 1 none.
+    """`1 - |A and B| / |A or B|` of the pruned network's mask A; 0 is a perfect overlap, 1 none.
 
     Parameters
     ----------
@@ -133,7 +133,7 @@ def one_minus_iou(pruned: Tensor, full: Any, target: Any, *, against: str = "tar
 
 
 def one_minus_dice(pruned: Tensor, full: Any, target: Any, *, against: str = "target") -> Tensor:
-    """1 - 2 |A and B| / (|A| + |B|) of the pruned network's mask A; everything else as in `one_minus_iou`.
+    """`1 - 2 |A and B| / (|A| + |B|)` of the pruned network's mask A; everything else as in `one_minus_iou`.
 
     >>> one_minus_dice(torch.tensor([[[1., 1., -1.]]]), None, torch.tensor([[[True, False, False]]])).round(decimals=4)
     tensor([0.3333], dtype=torch.float64)

@@ -1,6 +1,7 @@
 """What several test files share: digits, the shipped network, the full MNIST, and a witness that nothing changed."""
 
 import contextlib
+import io
 import os
 import pickle
 import random
@@ -28,6 +29,17 @@ def torch_seed():
     """The same draws from torch whatever ran before, as pytest-randomly sees to it for random and numpy."""
     if "torch" in sys.modules:
         sys.modules["torch"].manual_seed(0)
+
+
+@pytest.fixture(scope="session")
+def site(tmp_path_factory):
+    """The book and the decks of the course, and what the command printed to its progress bar and below."""
+    from confprune_edu.course import command
+
+    out, told = tmp_path_factory.mktemp("site") / "out", io.StringIO()
+    with contextlib.redirect_stderr(told):
+        assert command.main(["html", "--out", str(out)]) == 0
+    return out, told.getvalue()
 
 
 @pytest.fixture(scope="session")

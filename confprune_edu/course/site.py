@@ -1,88 +1,115 @@
-"""The executed course as a static site: a page and a deck of slides for each notebook, and an index of them.
+"""The executed course as a book with a search, and as a deck of slides for each lesson: static pages, whole offline.
 
-The pages hold their figures and styles. Formulas are typeset by MathJax, decks are turned by reveal.js; browsers fetch
-both from the network. Without it formulas show as LaTeX source, and the slides of a deck stand one below the other.
+Sphinx builds both, from the notebooks as they are and from the pages in the folder `book`: the book with myst-nb, the
+decks with reveal.js. MathJax and all else that a browser loads comes from installed packages and lies beside the pages.
 """
 
+from __future__ import annotations
+
+import copy
 import html
-import re
+import importlib.util
+import io
+import shutil
+import sys
+import tempfile
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
 import nbformat
-from nbconvert import HTMLExporter, SlidesExporter
-from nbconvert.preprocessors import Preprocessor
+from nbformat import NotebookNode
+from nbformat.v4 import new_markdown_cell
+from tqdm import tqdm
 
-from confprune_edu.course.notebooks import Refused, code_cells, course_notebooks, read_notebook, title_and_run_time
+from confprune_edu import __version__
+from confprune_edu.course.decks import deck
+from confprune_edu.course.notebooks import Refused, code_cells, course_notebooks, read_notebook
+from confprune_edu.exercises import EXERCISES
 
-INDEX = """<!DOCTYPE html>
-<html lang="en">
-<meta charset="utf-8">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<title>Confident pruning: the course</title>
-<style>
-body {{ font-family: sans-serif; line-height: 1.6; max-width: 45em; margin: 2em auto; padding: 0 1em; }}
-ul {{ list-style: none; padding: 0; }}
-li {{ margin-bottom: 1em; }}
-</style>
-<h1>Confident pruning</h1>
-<p>How many weights of a trained network may be set to zero, with a guarantee?</p>
-<ul>{entries}</ul>
-<p>The pages can be read offline, with formulas as LaTeX source: MathJax, which typesets them, and reveal.js, which
-turns the slides, come from the network.</p>
+if TYPE_CHECKING:
+    from sphinx.application import Sphinx
+
+PAGES = Path(__file__).parent / "book"
+NEEDED = ("sphinx", "myst_nb", "sphinx_book_theme", "sphinx_revealjs", "sphinx-mathjax-offline")
+CONTENTS = """# Slides
+
+```{toctree}
+:glob:
+
+[0-9]*
+```
 """
-ENTRY = '<li><a href="{link}.html">{title}</a><br>{run_time}<a href="{link}.slides.html">slides of {name}</a></li>'
-
-
-class LinkedPages(Preprocessor):
-    """Links between notebooks lead to their pages."""
-
-    def preprocess_cell(self, cell: Any, resources: Any, index: int) -> Any:
-        if cell.cell_type == "markdown":
-            cell.source = re.sub(r"(\]\([\w-]+)\.ipynb\b", r"\1.html", cell.source)
-        return cell, resources
-
-
-class HeadingsStartSlides(Preprocessor):
-    """A slide begins at each heading; within it, below the first, one at each cell that shows a figure."""
-
-    def preprocess_cell(self, cell: Any, resources: Any, index: int) -> Any:
-        heading = re.match("#+ ", cell.source) if cell.cell_type == "markdown" else None
-        figure = any("image/png" in output.get("data", {}) for output in cell.get("outputs", []))
-        kind = "-"
-        if index == 0 or (heading and len(heading[0]) <= len("## ")):
-            kind = "slide"
-        elif heading or figure:
-            kind = "subslide"
-        cell.metadata["slideshow"] = {"slide_type": kind}
-        return cell, resources
+COMMON: dict[str, Any] = {
+    "project": "Confident pruning",
+    "release": __version__,
+    "author": "The confprune_edu authors",
+    "language": "en",
+    "default_role": "literal",
+    "html_copy_source": False,
+    "html_show_copyright": False,
+    "html_show_search_summary": False,  # it would fetch pages, which browsers refuse from a disk
+    "suppress_warnings": ["config.cache"],
+    "myst_enable_extensions": ["dollarmath", "amsmath", "colon_fence", "attrs_block", "html_image"],
+}
+BOOK: dict[str, Any] = {
+    "extensions": ["myst_nb", "sphinx.ext.autodoc", "sphinx.ext.napoleon", "sphinx-mathjax-offline", __name__],
+    "source_suffix": {".md": "myst-nb", ".ipynb": "myst-nb"},
+    "nb_execution_mode": "off",
+    "html_theme": "sphinx_book_theme",
+    "html_title": "Confident pruning",
+    "html_static_path": [str(PAGES / "_static")],
+    "html_css_files": ["book.css"],
+    "html_context": {"default_mode": "auto"},
+    "html_theme_options": {
+        "home_page_in_toc": True,
+        "use_download_button": False,
+        "show_toc_level": 2,
+        "navbar_persistent": [],  # the sidebar has a search
+    },
+    "autodoc_typehints": "none",
+    "autodoc_member_order": "bysource",
+}
+DECKS: dict[str, Any] = {
+    "extensions": ["myst_parser", "sphinx_revealjs", "sphinx.ext.mathjax"],
+    "source_suffix": {".md": "markdown"},
+    "mathjax_path": "../../_static/mathjax/tex-chtml.js",  # the book's
+    "revealjs_static_path": [str(PAGES / "_static")],
+    "revealjs_style_theme": "white",
+    "revealjs_css_files": ["slides.css"],
+    "revealjs_script_plugins": [{"name": "RevealNotes", "src": "revealjs/plugin/notes/notes.js"}],
+    "revealjs_script_conf": {"hash": True, "slideNumber": "c/t", "width": 1280, "height": 720, "transition": "none"},
+}
 
 
 def build(folder: Path, out: Path) -> list[Path]:
-    """Write the site of the notebooks in `folder` into `out`; the paths of its pages, the index first.
+    """Write the book of the notebooks in `folder`, and their decks, into `out`; its pages, the first one first.
 
     Raises
     ------
     Refused
-        A notebook has not been executed, or failed: its page would lack figures.
+        A notebook has not been executed, or failed: its page would lack figures. Or a package is missing.
     """
-    notebooks = {path: read_notebook(path) for path in course_notebooks(folder)}
-    for path, notebook in notebooks.items():
-        refuse_unexecuted(path, notebook)
-    out.mkdir(parents=True, exist_ok=True)
-    entries = []
-    for path, notebook in notebooks.items():
-        (out / f"{path.stem}.html").write_text(page(notebook, path.stem), encoding="utf-8")
-        (out / f"{path.stem}.slides.html").write_text(slides(notebook, path.stem), encoding="utf-8")
-        name, title, run_time = (html.escape(text) for text in (path.stem, *title_and_run_time(notebook)))
-        run_time = f"runs in {run_time}; " if run_time else ""
-        entries.append(ENTRY.format(link=quote(path.stem), name=name, title=title, run_time=run_time))
-    (out / "index.html").write_text(INDEX.format(entries="\n".join(entries)), encoding="utf-8")
-    return [out / "index.html", *(out / f"{path.stem}{end}" for path in notebooks for end in (".html", ".slides.html"))]
+    if missing := [name for name in NEEDED if importlib.util.find_spec(name) is None]:
+        raise Refused(f'{", ".join(missing)} is missing; the book needs: python -m pip install -e ".[site]"')
+    notebooks = {path.stem: read_notebook(path) for path in course_notebooks(folder)}
+    for name, notebook in notebooks.items():
+        refuse_unexecuted(folder / f"{name}.ipynb", notebook)
+    with tempfile.TemporaryDirectory() as made:
+        book, decks = Path(made, "book"), Path(made, "decks")
+        shutil.copytree(PAGES, book, ignore=shutil.ignore_patterns("_static"))
+        decks.mkdir()
+        for name, notebook in notebooks.items():
+            (book / f"{name}.ipynb").write_text(nbformat.writes(page(notebook, name)), encoding="utf-8")
+            deck(notebook, name, decks)
+        (decks / "index.md").write_text(CONTENTS, encoding="utf-8")
+        run_sphinx("book", book, out, "html", BOOK)
+        run_sphinx("slides", decks, out / "slides", "revealjs", DECKS)
+    return [out / "index.html", *(out / f"{where}{name}.html" for name in notebooks for where in ("", "slides/"))]
 
 
-def refuse_unexecuted(path: Path, notebook: nbformat.NotebookNode) -> None:
+def refuse_unexecuted(path: Path, notebook: NotebookNode) -> None:
     """Raise `Refused` if a code cell was not run, or ended in an error."""
     cells = code_cells(notebook)
     failed = [out for cell in cells for out in cell.outputs if out.output_type == "error"]
@@ -91,20 +118,48 @@ def refuse_unexecuted(path: Path, notebook: nbformat.NotebookNode) -> None:
         raise Refused(f"{path} {what}; run it first: confprune run, then confprune html --source executed")
 
 
-def page(notebook: nbformat.NotebookNode, name: str) -> str:
-    """A notebook as an HTML page that holds its figures."""
-    return convert(HTMLExporter(), notebook, name)
+def page(notebook: NotebookNode, name: str) -> NotebookNode:
+    """A copy of a notebook with a link to its slides below the title, and a folded hint below each exercise."""
+    link = f'<p><a href="slides/{html.escape(quote(name))}.html">Slides of this lesson</a></p>'
+    cells = [*notebook.cells[:1], new_markdown_cell(link)]
+    for cell in notebook.cells[1:]:
+        cells.append(cell)
+        for tag in cell.metadata.get("tags", []):
+            known = EXERCISES.get(tag.removeprefix("exercise:"))
+            if known and tag.startswith("exercise:"):
+                hint = f"<details><summary>Hint</summary>\n\n{html.escape(known.hint)}\n\n</details>"
+                cells.append(new_markdown_cell(hint))
+    return NotebookNode(notebook, cells=cells)
 
 
-def slides(notebook: nbformat.NotebookNode, name: str) -> str:
-    """A notebook as a deck of slides, which scroll where they are long."""
-    exporter = SlidesExporter(reveal_scroll=True)
-    exporter.register_preprocessor(HeadingsStartSlides, enabled=True)
-    return convert(exporter, notebook, name)
+def run_sphinx(what: str, source: Path, out: Path, builder: str, settings: Mapping[str, Any]) -> None:
+    """Let Sphinx build `out` from `source` under a progress bar; its warnings go to standard error."""
+    from sphinx.application import Sphinx
+    from sphinx.util.docutils import docutils_namespace, patch_docutils
+
+    warnings = io.StringIO()
+    with patch_docutils(), docutils_namespace(), tqdm(desc=what, unit="page") as bar:
+        chosen = copy.deepcopy({**COMMON, **settings})  # extensions add to what they are given
+        app = Sphinx(source, None, out, source / ".doctrees", builder, chosen, None, warnings, freshenv=True)
+        bar.total = 2 * len([*source.glob("*.md"), *source.glob("*.ipynb")])
+
+        def tick(app: Sphinx, name: str, *_: object) -> None:
+            bar.set_postfix_str(name, refresh=False)
+            bar.update()
+
+        app.connect("source-read", tick)  # each page is read once,
+        app.connect("html-page-context", tick)  # and written once
+        app.build()
+    print(warnings.getvalue(), end="", file=sys.stderr)
 
 
-def convert(exporter: HTMLExporter, notebook: nbformat.NotebookNode, name: str) -> str:
-    """What `exporter` makes of a copy of the notebook, its links led to pages."""
-    exporter.register_preprocessor(LinkedPages, enabled=True)
-    body, _ = exporter.from_notebook_node(notebook, {"metadata": {"name": name}})
-    return body
+def setup(app: Sphinx) -> None:
+    """What Sphinx calls, since the book names this module among its extensions."""
+    app.connect("autodoc-process-docstring", headed, priority=400)  # before napoleon reads it
+
+
+def headed(app: Sphinx, what: str, name: str, thing: object, options: object, lines: list[str]) -> None:
+    """Give the source and the examples of a docstring headings; without them the section above would take them in."""
+    for start, heading in (("Source: ", "References"), (">>> ", "Examples")):
+        if at := [number for number, line in enumerate(lines) if line.startswith(start)]:
+            lines[at[0] : at[0]] = [heading, "-" * len(heading)]

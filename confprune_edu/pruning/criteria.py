@@ -63,7 +63,7 @@ def prunable(model: nn.Module, weights: Weights | None = None) -> dict[str, nn.P
 
 
 def magnitude(model: nn.Module, weights: Weights | None = None) -> dict[str, Tensor]:
-    """|w|, the score of magnitude pruning: small weights go first. One tensor a prunable weight, of its shape.
+    """`|w|`, the score of magnitude pruning: small weights go first. One tensor a prunable weight, of its shape.
 
     Any other criterion is such a dict too. `weights` as in `prunable`.
 

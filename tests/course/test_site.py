@@ -1,6 +1,7 @@
-"""The notebooks for readers without a kernel: pages, slides, and the index of the static site."""
+"""The notebooks for readers without a kernel: the book, the decks, and what they are made of."""
 
 import html
+import importlib.util
 import re
 from pathlib import Path
 from urllib.parse import unquote
@@ -9,70 +10,97 @@ import nbformat
 import pytest
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
 
-from confprune_edu.course import command, notebooks
-from confprune_edu.course.site import HeadingsStartSlides
+from confprune_edu import exercises
+from confprune_edu.course import command, decks, notebooks
 
 FOLDER = Path(__file__).parents[2] / "notebooks"
 NAMES = [path.stem for path in sorted(FOLDER.glob("*.ipynb"))]
-NETWORK = r"https://(cdnjs\.cloudflare\.com/ajax/libs/(mathjax|require\.js|jquery)|unpkg\.com/reveal\.js@)"
 
 
-@pytest.fixture(scope="module")
-def site(tmp_path_factory):
-    """The site of the course, and the folder of nothing else."""
-    out = tmp_path_factory.mktemp("site") / "out"
-    assert command.main(["html", "--out", str(out)]) == 0
-    return out
+def read(name):
+    return notebooks.read_notebook(FOLDER / f"{name}.ipynb")
 
 
-def pictures(name):
-    """The alternative texts of all figures in a notebook, as committed."""
-    cells = notebooks.code_cells(notebooks.read_notebook(FOLDER / f"{name}.ipynb"))
-    bundles = [out.data for cell in cells for out in cell.outputs if "image/png" in out.get("data", {})]
-    return [re.search(r'alt="([^"]*)"', bundle["text/html"])[1] for bundle in bundles]
+def figures(name):
+    """The code cells of a lesson that show a figure, each with its alternative texts."""
+    found = []
+    for cell in notebooks.code_cells(read(name)):
+        bundles = [out.data for out in cell.outputs if "image/png" in out.get("data", {})]
+        if bundles:
+            found += [(cell, [html.unescape(re.search(r'alt="([^"]*)"', one["text/html"])[1]) for one in bundles])]
+    return found
 
 
-@pytest.mark.parametrize("end", [".html", ".slides.html"])
+def alternatives(page):
+    return [html.unescape(re.search(r'alt="([^"]*)"', image)[1]) for image in re.findall(r"<img [^>]*>", page)]
+
+
+def test_it_says_how_far_it_is_and_warns_of_nothing(site):
+    _, told = site
+    assert "book: 100%" in told and "slides: 100%" in told
+    assert not re.search("WARNING|ERROR", told)
+
+
 @pytest.mark.parametrize("name", NAMES)
-def test_a_page_is_whole(site, name, end):
-    text = (site / f"{name}{end}").read_text(encoding="utf-8")
-    images = re.findall(r"<img [^>]*>", text)
-    assert pictures(name)
-    shown = [html.unescape(re.search(r'alt="([^"]*)"', image)[1]) for image in images]
-    assert sorted(map(html.unescape, pictures(name))) == sorted(shown)
-    assert all('src="data:image/png;base64,' in image for image in images)
-    assert "Loading widget" not in text and "Traceback (most recent call last)" not in text
-    assert "application/vnd.jupyter.widget" not in text
+def test_a_page_is_whole(site, name):
+    page = (site[0] / f"{name}.html").read_text(encoding="utf-8")
+    assert figures(name)
+    assert sorted(alternatives(page)) == sorted(alt for _, alts in figures(name) for alt in alts)
+    assert "Loading widget" not in page and "Traceback (most recent call last)" not in page
+    assert "application/vnd.jupyter.widget" not in page
+    tags = {tag for cell in read(name).cells for tag in cell.metadata.get("tags", []) if tag.startswith("exercise:")}
+    hints = [html.escape(exercises.EXERCISES[tag.removeprefix("exercise:")].hint.split()[0]) for tag in tags]
+    assert page.count("<summary>Hint</summary>") == len(tags) and all(hint in page for hint in hints)
 
 
-@pytest.mark.parametrize("page", ["index.html", *(name + end for name in NAMES for end in (".html", ".slides.html"))])
-def test_links_lead_to_files_of_the_site(site, page):
-    """Nothing but MathJax, reveal.js and their loaders comes from the network."""
-    text = (site / page).read_text(encoding="utf-8")
-    used = re.findall(r'<(?:script|img|link|iframe)[^>]*\b(?:src|href)="([^"]+)"', text)
-    assert [link for link in used if not link.startswith("data:") and not re.match(NETWORK, link)] == []
-    links = [link.partition("#")[0] for link in re.findall(r'<a [^>]*href="([^"]+)"', text)]
-    local = [html.unescape(link) for link in links if link and not link.startswith("https://")]
-    assert [link for link in local if not (site / link).exists()] == []
+@pytest.mark.parametrize("name", NAMES)
+def test_a_deck_has_every_figure_each_with_a_claim_of_its_own(site, name):
+    page = (site[0] / "slides" / f"{name}.html").read_text(encoding="utf-8")
+    explorer = re.compile(r"^widgets\.\w+\(", re.MULTILINE)
+    shown = [
+        (cell, alts) for cell, alts in figures(name) if "claim" in cell.metadata or not explorer.search(cell.source)
+    ]
+    assert alternatives(page) == [alt for _, alts in shown for alt in alts]
+    claims = [cell.metadata.get("claim") for cell, _ in shown]
+    assert all(claims) and len(set(claims)) == len(claims)
+    assert not any(re.search(r"\d", claim) for claim in claims)  # no number that no cell prints
+    assert "<pre" not in page and page.count("<h2>") == page.count('<aside class="notes">') - 1
 
 
-def test_the_index_leads_to_every_lesson_and_its_slides(site):
-    links = re.findall(r'href="([^"]+)"', (site / "index.html").read_text(encoding="utf-8"))
-    assert links == [f"{name}{end}" for name in NAMES for end in (".html", ".slides.html")]
-    assert all(
-        notebooks.title_and_run_time(notebooks.read_notebook(FOLDER / f"{name}.ipynb"))[0]
-        in html.unescape((site / "index.html").read_text(encoding="utf-8"))
-        for name in NAMES
-    )
+def test_links_lead_to_files_of_the_site_and_nothing_is_loaded_from_elsewhere(site):
+    out, _ = site
+    pages = sorted(out.rglob("*.html"))
+    pages = [page for page in pages if "_static" not in page.parts]
+    assert len(pages) > 2 * len(NAMES)
+    for page in pages:
+        text = page.read_text(encoding="utf-8")
+        loaded = re.findall(r'<(?:script|img|link|iframe)[^>]*\b(?:src|href)="([^"]+)"', text)
+        assert [link for link in loaded if re.match(r"(https?:)?//", link)] == [], page
+        links = [*loaded, *re.findall(r'<a [^>]*href="([^"]+)"', text)]
+        local = {unquote(html.unescape(re.split("[?#]", link)[0])) for link in links if not re.match("[a-z]+:", link)}
+        assert [link for link in local if link and not (page.parent / link).exists()] == [], page
+
+
+def test_the_book_leads_to_every_lesson_each_lesson_to_its_deck_and_the_next(site):
+    out, _ = site
+    index = (out / "index.html").read_text(encoding="utf-8")
+    for name, after in zip(NAMES, [*NAMES[1:], "own_model"], strict=True):
+        assert f'href="{name}.html"' in index
+        page = (out / f"{name}.html").read_text(encoding="utf-8")
+        assert f'href="slides/{name}.html"' in page
+        assert re.search(rf'<link rel="next"[^>]*href="{after}.html"', page)
+
+
+def test_the_api_page_has_the_docstrings_with_their_examples(site):
+    page = (site[0] / "api.html").read_text(encoding="utf-8")
+    for name in ("pvalues.tight", "fwer.fixed_sequence", "calibration.calibrate", "evaluation.loss_table"):
+        assert f'id="confprune_edu.{name}"' in page
+    one = page[page.index('id="confprune_edu.pvalues.hoeffding"') :]
+    assert one.index("Raises") < one.index("References") < one.index("Examples") < one.index("&gt;&gt;&gt;")
 
 
 def test_the_notebooks_stay_as_they_are(site):
     assert {path.stem for path in FOLDER.glob("*.ipynb")} == set(NAMES)
-    assert {path.name for path in site.iterdir()} == {
-        "index.html",
-        *(f"{n}.html" for n in NAMES),
-        *(f"{n}.slides.html" for n in NAMES),
-    }
 
 
 # Made-up notebooks
@@ -83,57 +111,37 @@ def figure(alt):
     return new_output("display_data", data=bundle)
 
 
-@pytest.fixture
-def made_up(tmp_path):
-    """A function that writes one notebook and builds its site; the page, the slides."""
-
-    def build(*cells):
-        (tmp_path / "source").mkdir()
-        nbformat.write(new_notebook(cells=list(cells)), tmp_path / "source" / "01_one.ipynb")
-        site = tmp_path / "site"
-        assert command.main(["html", "--source", str(tmp_path / "source"), "--out", str(site)]) == 0
-        return (site / "01_one.html").read_text(encoding="utf-8"), (site / "01_one.slides.html").read_text(
-            encoding="utf-8"
-        )
-
-    return build
-
-
-def test_slides_begin_at_headings_and_figures(made_up):
+def test_slides_begin_at_sections_and_figures():
     cells = [
-        new_markdown_cell("# A title"),
-        new_markdown_cell("Some words"),
-        new_markdown_cell("## A section"),
-        new_code_cell("1 + 1", execution_count=1, outputs=[new_output("execute_result", {"text/plain": "2"})]),
-        new_code_cell("draw()", execution_count=2, outputs=[figure("A picture")]),
-        new_code_cell("## a comment, no heading", execution_count=3),
-        new_markdown_cell("### A part"),
+        new_markdown_cell("# A title\n\nHow it begins. $x_1$ more"),
+        new_markdown_cell("## A section\n\n<details><summary>Answer</summary>\n\nHidden.\n\n</details>\n\nShown."),
+        new_code_cell("## no heading\n1 + 1", execution_count=1),
+        new_code_cell("draw()", execution_count=2, outputs=[figure("A &lt; B")], metadata={"claim": "A claim"}),
+        new_markdown_cell("### A part\n\nsee [two](02_two.ipynb#part)"),
+        new_code_cell("draw()", execution_count=3, outputs=[figure("C")]),
+        new_code_cell("widgets.explore(draw)", execution_count=4, outputs=[figure("an explorer")]),
+        new_markdown_cell("## Exercises\n\nWrite it.\n\n## Recap\n\n- One thing. And why.\n- Another\n  thing."),
     ]
-    shown, _ = HeadingsStartSlides().preprocess(new_notebook(cells=cells), {})
-    kinds = [cell.metadata.slideshow.slide_type for cell in shown.cells]
-    assert kinds == ["slide", "-", "slide", "-", "subslide", "-", "subslide"]
-    _, slides = made_up(*cells)
-    assert slides.count("<section") == 2 + 4  # each slide holds what stands below each other
+    made = decks.slides(new_notebook(cells=cells))
+    assert [(one.section, one.claim, one.alt) for one in made] == [
+        ("A title", "", ""),
+        ("A section", "A claim", "A < B"),
+        ("A section", "", "C"),
+        ("Recap", "", ""),
+    ]
+    assert [one.lines() for one in made] == [
+        "How it begins. $x_1$ more",
+        "Shown.",
+        "",
+        "- One thing.\n- Another thing.",
+    ]
+    assert "`x_1`" in decks.aside(made[0])  # formulas are not typeset in the speaker's window
+    assert "**A part**" in decks.aside(made[1]) and "](02_two.md#part)" in decks.aside(made[1])
 
 
-def test_links_between_notebooks_lead_to_pages_and_code_stays(made_up):
-    code = new_code_cell('open("[x](02_two.ipynb)")', execution_count=1)
-    page, _ = made_up(new_markdown_cell("[two](02_two.ipynb#part), [far](https://host/a.ipynb)"), code)
-    assert 'href="02_two.html#part"' in page and 'href="https://host/a.ipynb"' in page
-    assert "02_two.ipynb" in page  # in the code
-
-
-def test_foreign_names_and_titles_are_text_in_the_index(tmp_path):
-    name = "01_a<b>&c#d"
-    source, site = tmp_path / "source", tmp_path / "site"
-    source.mkdir()
-    cells = [new_markdown_cell("# <img src=x onerror=alert(1)>"), new_code_cell("1", execution_count=1)]
-    nbformat.write(new_notebook(cells=cells), source / f"{name}.ipynb")
-    assert command.main(["html", "--source", str(source), "--out", str(site)]) == 0
-    index = (site / "index.html").read_text(encoding="utf-8")
-    assert "<img" not in index and "<b>" not in index and f"slides of {html.escape(name)}" in index
-    links = [unquote(html.unescape(link)) for link in re.findall(r'href="([^"#]+)"', index)]
-    assert links == [f"{name}.html", f"{name}.slides.html"] and all((site / link).exists() for link in links)
+def test_a_long_paragraph_is_cut_to_its_first_sentence():
+    text = f"# T\n\nFirst one, e.g. this. {'More of it. ' * 40}"
+    assert decks.slides(new_notebook(cells=[new_markdown_cell(text)]))[0].lines() == "First one, e.g. this."
 
 
 @pytest.mark.parametrize(
@@ -156,3 +164,10 @@ def test_a_folder_without_notebooks_and_the_notebooks_own_folder_are_refused(tmp
     assert "no notebook found in" in capsys.readouterr().err
     assert command.main(["html", "--out", str(FOLDER)]) == 2
     assert "is the notebooks' own folder" in capsys.readouterr().err
+
+
+def test_without_sphinx_it_says_what_to_install(tmp_path, monkeypatch, capsys):
+    found = importlib.util.find_spec
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == "myst_nb" else found(name))
+    assert command.main(["html", "--out", str(tmp_path / "site")]) == 2
+    assert 'myst_nb is missing; the book needs: python -m pip install -e ".[site]"' in capsys.readouterr().err
