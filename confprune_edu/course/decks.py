@@ -48,7 +48,7 @@ def first_sentence(text: str) -> str:
 
 
 def slides(notebook: NotebookNode) -> list[Slide]:
-    """The slides of a lesson, the first one with its title; exercises, code and explorers without a claim are left out."""
+    """The slides of a lesson, the title first; exercises, code and explorers without a claim are left out."""
     made = [Slide("")]
     for cell in notebook.cells:
         if cell.cell_type == "markdown":
