@@ -55,7 +55,7 @@ def test_outputs_are_those_of_one_run_from_top_to_bottom(notebook):
 
 def test_nothing_of_the_run_but_its_outputs_is_kept(notebook):
     assert "widgets" not in notebook.metadata and "papermill" not in notebook.metadata
-    assert {key for cell in notebook.cells for key in cell.metadata} <= {"tags"}
+    assert {key for cell in notebook.cells for key in cell.metadata} <= {"tags", "claim"}
     outputs = [out for cell in code_cells(notebook) for out in cell.outputs]
     assert not [out for out in outputs if out.output_type == "stream" and out.name == "stderr"]
     assert "/home/" not in nbformat.writes(notebook) and "site-packages" not in nbformat.writes(notebook)
