@@ -334,11 +334,12 @@ def selective_explorer(
     alpha: float = 0.01,
     delta: float = 0.1,
     procedure: str = "rows",
+    coverage: float = 0.0,
     start: float = 0.0,
 ) -> None:
     """Calibrate pairs of ratio and threshold on tables (n, m) that are there, see `plots.selective`.
 
-    The controls are alpha, delta, the procedure and a coverage that is certified, too; a floor of 0 certifies none.
+    The controls are alpha, delta, the procedure and a `coverage` that is certified, too; 0 certifies none.
     Ratios from `start` on are drawn; the ring marks the most pruned certified pair.
     """
     calibrate = functools.partial(selective.calibrate_losses, confidence, losses, ratios, thresholds)
@@ -351,7 +352,7 @@ def selective_explorer(
         alpha=number("selective risk alpha", alpha, 0.001, 0.3, step=0.01, stops=RISKS),
         delta=number("error budget delta", delta, 0.001, 0.5, step=0.01, stops=RISKS),
         procedure=menu("procedure", [*procedures.BY_NAME, "split"], procedure),
-        floor=number("certified coverage (0: none)", 0.0, 0.0, 0.99, step=0.01, stops=TENTHS),
+        floor=number("certified coverage (0: none)", coverage, 0.0, 0.99, step=0.01, stops=TENTHS),
     )
 
 

@@ -48,6 +48,7 @@ from confprune_edu.plots.lesson_06 import (
     mean_ratios as mean_ratios,
     rescue as rescue,
     risk_coverage as risk_coverage,
+    routes as routes,
     selective as selective,
     selective_splits as selective_splits,
 )

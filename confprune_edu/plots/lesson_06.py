@@ -1,5 +1,10 @@
-"""Figures of lesson 06, selective classification: pairs of a pruning ratio and a confidence threshold."""
+"""Figures of lesson 06, selective classification: pairs of a pruning ratio and a confidence threshold.
 
+A grid of pairs is drawn as the tables (m, t) are written: a row a ratio, from gentle (above) to aggressive, a column a
+threshold, from strict (left) to lenient.
+"""
+
+import itertools
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -15,7 +20,7 @@ from numpy.typing import ArrayLike
 from confprune_edu import pvalues
 from confprune_edu.plots import picture as draw
 
-_GRID: dict[str, Any] = {"aspect": "auto", "origin": "lower", "interpolation": "nearest"}
+_GRID: dict[str, Any] = {"aspect": "auto", "interpolation": "nearest"}
 
 # full colour: a small p-value; a large one lets the page through, light or dark
 PALE_BLUES = ListedColormap([(0.13, 0.44, 0.71, strength) for strength in np.linspace(0.8, 0, 256)])
@@ -51,7 +56,7 @@ def risk_coverage(coverage: draw.ByName, risk: draw.ByName, *, alpha: float, tit
 def selective(
     result: Any, *, chosen: tuple[int, int] | None = None, start: float = 0.0, title: str = ""
 ) -> draw.Picture:
-    """P-values (m, t) of pairs of ratio and threshold as a heat map (below), and what is certified (above).
+    """P-values (m, t) of pairs of ratio and threshold as a heat map (left), and what is certified (right).
 
     A certified coverage, `result.floor`, is a line. The title and the alternative text are about the whole grid.
 
@@ -67,27 +72,27 @@ def selective(
     >>> sure, wrong = np.full((90, 2), 0.8), np.repeat([[False, True]], 90, axis=0)
     >>> selective(calibrate_losses(sure, wrong, [0.5, 0.9], [0.7, 0.0], alpha=0.1, delta=0.1)).alt
     '2 of 4 pairs certified, ratios up to 0.5, coverage up to 100.0%. Heat map of the p-values, alpha = 0.1, with the
-    certified pairs outlined; delta = 0.1 lets 2 pass if each is tested alone. Above it the coverage.'
+    certified pairs outlined; delta = 0.1 lets 2 pass if each is tested alone. Beside it the coverage.'
     """
     first = int(np.searchsorted(result.ratios, start))
     p, mask, share = result.p_values, result.rejected, result.coverage
-    margins = {"left": 0.1, "right": 0.86, "top": 0.92, "bottom": 0.12, "hspace": 0.1, "height_ratios": [1, 1.7]}
-    picture, (top, bottom) = draw.blank(7, 4, 2, sharex=True, margins=margins)
-    _pairs(bottom, p[first:], mask[first:], share[first:], result.delta)
-    _reach(top, mask[first:], share[first:], result.floor)
+    margins = {"left": 0.09, "right": 0.89, "top": 0.92, "bottom": 0.13, "wspace": 0.06, "width_ratios": [1.9, 1]}
+    picture, (left, right) = draw.blank(7, 4, 1, 2, sharey=True, margins=margins)
+    _pairs(left, p[first:], mask[first:], share[first:], result.delta)
+    _reach(right, mask[first:], share[first:], result.floor)
     if chosen is not None and chosen[0] >= first:
-        _ring(top, chosen[0] - first, share[chosen])
-        _ring(bottom, chosen[0] - first, chosen[1])
-    _index_axis(bottom, "x", result.ratios[first:], 7)
-    _index_axis(bottom, "y", result.thresholds, 6)
-    bottom.set(xlabel="pruning ratio (weights set to zero)", ylabel="threshold")
+        _ring(left, chosen[1], chosen[0] - first)
+        _ring(right, share[chosen], chosen[0] - first)
+    _index_axis(left, "x", result.thresholds, 6)
+    _index_axis(left, "y", result.ratios[first:], 10)
+    left.set(xlabel="threshold, strict to lenient", ylabel="pruning ratio")
     found = draw.capital(_found_pairs(mask, share, result.ratios))
-    top.set_title(title or found)
-    _colour_bar(picture.add_axes((0.88, 0.12, 0.02, 0.49)))
+    left.set_title(title or found)
+    _colour_bar(picture.add_axes((0.91, 0.13, 0.02, 0.72)))
     return draw.tell(
         picture,
         f"{found}. Heat map of the p-values, alpha = {result.alpha:.3g}, with the certified pairs outlined; delta = "
-        f"{result.delta:.3g} lets {(p <= result.delta).sum()} pass if each is tested alone. Above it the coverage.",
+        f"{result.delta:.3g} lets {(p <= result.delta).sum()} pass if each is tested alone. Beside it the coverage.",
     )
 
 
@@ -138,20 +143,56 @@ def certified_regions(
     first = np.asarray(next(iter(regions.values())), dtype=bool)
     for ax, (name, region) in zip(axes, regions.items(), strict=False):
         mask = np.asarray(region, dtype=bool)
-        ax.imshow(mask.T, cmap=ListedColormap(["white", "#7FB5D8"]), vmin=0, vmax=1, **_GRID)
+        ax.imshow(mask, cmap=ListedColormap(["white", "#7FB5D8"]), vmin=0, vmax=1, **_GRID)
         _outline(ax, first, color="black", linewidth=1, linestyle=":")
-        _index_axis(ax, "x", ratios, 6)
-        _index_axis(ax, "y", thresholds, 4)
+        _index_axis(ax, "x", thresholds, 6)
+        _index_axis(ax, "y", ratios, 5)
         ax.grid(False)
         most = np.asarray(ratios)[mask.any(axis=1)].max(initial=0)
         ax.set_title(f"{name}: {f'{mask.sum():,} pairs, up to {most:g}' if mask.any() else 'nothing'}", fontsize=10)
         notes.append(f"{name}: {_found_pairs(mask, share, ratios)}")
     for ax in axes[k:]:
         ax.set_axis_off()
-    picture.supxlabel("pruning ratio", fontsize=10)
-    picture.supylabel("threshold", fontsize=10)
+    picture.supxlabel("threshold, strict to lenient", fontsize=10)
+    picture.supylabel("pruning ratio", fontsize=10)
     draw.heading(picture, title)
     return draw.tell(picture, "Certified pairs by procedure.", notes)
+
+
+@draw.styled
+def routes(
+    walks: Mapping[str, Sequence[Sequence[tuple[int, int]]]],
+    starts: Mapping[str, Sequence[tuple[int, int]]],
+    shape: tuple[int, int],
+    title: str = "",
+) -> draw.Picture:
+    """How budget moves through a grid of pairs (m, t), a panel a procedure: arrows along walks, discs where it enters.
+
+    >>> routes({"path": [[(0, 1), (1, 1)]]}, {"path": [(0, 1)]}, (2, 3)).alt
+    'Where budget enters a grid of 2 rows (ratios) and 3 columns (thresholds), and where it goes. path: enters at
+    (0, 1), arrows 0 to the right, 1 down, 0 elsewhere.'
+    """
+    (m, t), notes = shape, []
+    picture, axes = draw.blank(7, 2.3, 1, len(walks), sharex=True, sharey=True)
+    for ax, (name, ways) in zip(axes, walks.items(), strict=True):
+        y, x = np.divmod(np.arange(m * t), t)
+        ax.plot(x, y, "s", color="#DDDDDD", markersize=9)
+        steps = [(np.array(a), np.array(b)) for way in ways for a, b in itertools.pairwise(way)]
+        for a, b in steps:
+            look = {"arrowstyle": "->", "color": draw.BLUE, "shrinkA": 3, "shrinkB": 3}
+            ax.annotate("", xy=b[::-1], xytext=a[::-1], arrowprops=look)
+        ax.plot(*np.transpose(starts[name])[::-1], "o", color="black", markersize=6)
+        ax.set(title=name, xlim=(-0.7, t - 0.3), ylim=(m - 0.3, -0.7), xticks=[], yticks=[])
+        ax.grid(False)
+        enters = ", ".join(f"({j}, {k})" for j, k in starts[name])
+        right, down = (sum((b - a).tolist() == step for a, b in steps) for step in ([0, 1], [1, 0]))
+        told = f"{right} to the right, {down} down, {len(steps) - right - down} elsewhere"
+        notes.append(f"{name}: enters at {enters}, arrows {told}")
+    axes[0].set_ylabel("ratio: gentle (above)\nto aggressive")
+    picture.supxlabel("threshold: strict (left) to lenient", fontsize=10)
+    draw.heading(picture, title)
+    about = f"Where budget enters a grid of {m} rows (ratios) and {t} columns (thresholds), and where it goes."
+    return draw.tell(picture, about, notes)
 
 
 @draw.styled
@@ -269,9 +310,9 @@ def by_class(
 
 def _pairs(ax: Axes, p: np.ndarray, mask: np.ndarray, share: np.ndarray, delta: float) -> None:
     """The heat map: p-values, grey where nothing is selected, and two outlines."""
-    shade = np.log10(np.clip(p, draw.SMALLEST, 1)).T
+    shade = np.log10(np.clip(p, draw.SMALLEST, 1))
     ax.imshow(shade, cmap=PALE_BLUES, vmin=-6, vmax=0, **_GRID)
-    empty = np.where(share > 0, np.nan, 1.0).T
+    empty = np.where(share > 0, np.nan, 1.0)
     ax.imshow(empty, cmap=ListedColormap(["#BBBBBB"]), **_GRID)
     _outline(ax, p <= delta, color=draw.COLOURS[1], linewidth=1.2, linestyle="--")
     _outline(ax, mask, color="black", linewidth=1.8)
@@ -280,25 +321,25 @@ def _pairs(ax: Axes, p: np.ndarray, mask: np.ndarray, share: np.ndarray, delta: 
         Line2D([], [], color=draw.COLOURS[1], linestyle="--", linewidth=1.2, label="p ≤ delta"),
     ]
     key += [Patch(facecolor="#BBBBBB", label="nothing answered")] if np.nansum(empty) else []
-    ax.legend(handles=key, loc="upper left", fontsize=9, frameon=True, framealpha=0.9, ncols=3)
+    ax.legend(handles=key, loc="upper right", fontsize=9, frameon=True, framealpha=0.9)
     ax.grid(False)
 
 
 def _reach(ax: Axes, mask: np.ndarray, share: np.ndarray, floor: float | None) -> None:
     """The largest certified coverage of each ratio; a tick on the axis where no threshold is certified."""
-    reach, x = np.where(mask, share, 0).max(axis=1), np.arange(len(mask))
+    reach, y = np.where(mask, share, 0).max(axis=1), np.arange(len(mask))
     some = mask.any(axis=1)
     if some.any():
-        ax.plot(x[some], reach[some], "o", color=draw.BLUE, markersize=3.5, label="largest certified")
+        ax.plot(reach[some], y[some], "o", color=draw.BLUE, markersize=3.5, label="largest certified")
     if not some.all():
-        ax.plot(
-            x[~some], np.full((~some).sum(), -0.05), "|", color=draw.COLOURS[1], markersize=7, label="nothing certified"
-        )
+        none = np.full((~some).sum(), -0.05)
+        ax.plot(none, y[~some], "_", color=draw.COLOURS[1], markersize=7, label="nothing certified")
     if floor is not None:
-        draw.level(ax, floor, f"floor {floor:g}", at=1.005, va="center")
-    ax.set(ylim=(-0.1, 1.05), ylabel="coverage", yticks=[0, 0.5, 1])
-    draw.percent(ax, "y")
-    ax.legend(loc="lower left", bbox_to_anchor=(0, 0.08), fontsize=9)
+        draw.level(ax, floor, f"floor {floor:g}", axis="x", at=0.02, ha="right", va="bottom", rotation=0)
+    ax.set(xlim=(-0.1, 1.05), xlabel="coverage", xticks=[0, 0.5, 1])
+    ax.tick_params(axis="y", length=0)
+    draw.percent(ax, "x")
+    ax.legend(loc="upper left", fontsize=8, handlelength=1, borderaxespad=0.2)
 
 
 def _ring(ax: Axes, x: float, y: float) -> None:
@@ -339,8 +380,8 @@ def _found_pairs(mask: np.ndarray, share: np.ndarray, ratios: ArrayLike) -> str:
 
 
 def _outline(ax: Axes, mask: np.ndarray, **look: Any) -> None:
-    """Lines around the True cells of a mask (m, t) that is drawn with m to the right and t upwards."""
-    padded = np.pad(mask, 1)
+    """Lines around the True cells of a mask (m, t) that is drawn a row a ratio, a column a threshold."""
+    padded = np.pad(mask.T, 1)
     i, k = np.nonzero(padded[1:] != padded[:-1])  # between rows: a vertical line
     edges = [((x - 0.5, y - 1.5), (x - 0.5, y - 0.5)) for x, y in zip(i, k, strict=True)]
     i, k = np.nonzero(padded[:, 1:] != padded[:, :-1])

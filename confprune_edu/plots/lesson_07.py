@@ -12,6 +12,8 @@ from confprune_edu.plots import picture as draw
 
 _ORANGE = np.array([230, 159, 0]) / 255
 
+_DARK: dict[str, Any] = {"frameon": True, "facecolor": "#444444", "labelcolor": "white"}  # a legend that shows white
+
 
 @draw.styled
 def overlays(
@@ -36,9 +38,9 @@ def overlays(
         ax.set_title(caption, fontsize=9, loc="center")
     for ax in axes:
         ax.set_axis_off()
-    truths = Line2D([], [], color="#999999", label="true mask (white)")
+    truths = Line2D([], [], color="white", label="true mask")
     finds = Line2D([], [], color=draw.COLOURS[4], linestyle="--", label="found mask")
-    picture.legend(handles=[truths, finds], loc="outside lower right", ncols=2, fontsize=9)
+    picture.legend(handles=[truths, finds], loc="outside lower right", ncols=2, fontsize=9, **_DARK)
     draw.heading(picture, title)
     return draw.tell(picture, "Frames with the true and the found mask.", captions)
 
@@ -107,7 +109,7 @@ def frame_and_certificate(image: ArrayLike, masks: draw.ByName, result: Any, rat
     picture.colours = 256
     _frame(left, image, masks)
     x, safe = result.ratios, result.rejected
-    draw.filled(right, x, result.loss_means, safe, size=4)
+    draw.filled(right, x, result.loss_means, safe, size=4, tested=result.tested)
     right.axvline(ratio, color=draw.COLOURS[4], linestyle="--")
     draw.level(right, result.alpha, f"alpha = {result.alpha:.3g}")
     right.set(xlim=(-0.02, 1), ylim=(-0.02, 1.02), ylabel=f"mean loss of {result.n} videos")
@@ -131,9 +133,8 @@ def _frame(ax: Axes, image: ArrayLike, masks: draw.ByName) -> None:
     outlines: list[Any] = [("white", "-"), (draw.COLOURS[6], ":"), (draw.COLOURS[4], "--")]
     for (name, mask), (colour, line) in zip(masks.items(), outlines, strict=False):
         _contour(ax, np.asarray(mask), colour, line)
-        label, shown = (f"{name} (white)", "#999999") if colour == "white" else (name, colour)
-        handles.append(Line2D([], [], color=shown, linestyle=line, label=label))
-    ax.legend(handles=handles, loc="upper left", bbox_to_anchor=(0, 0), fontsize=8, ncols=2)
+        handles.append(Line2D([], [], color=colour, linestyle=line, label=name))
+    ax.legend(handles=handles, loc="upper left", bbox_to_anchor=(0, 0), fontsize=8, ncols=2, **_DARK)
 
 
 def _contour(ax: Axes, mask: np.ndarray, colour: str, line: str) -> None:

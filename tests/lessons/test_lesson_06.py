@@ -234,14 +234,16 @@ def test_the_map_tells_what_is_certified_and_what_would_pass_alone():
     assert plots.selective(pairs(P < 0)).alt.startswith("Nothing certified.")
 
 
-def test_the_map_has_ratios_to_the_right_and_lenient_thresholds_above():
-    bottom = plots.selective(pairs(P <= 0.03)).axes[1]
-    evidence, silent = (np.ma.filled(image.get_array(), np.nan) for image in bottom.images)
-    np.testing.assert_allclose(evidence, np.log10(np.maximum(P, 1e-6)).T)
-    assert np.argwhere(silent == 1).tolist() == [[0, 2]]  # the strictest threshold of the last ratio answers nothing
-    assert [label.get_text() for label in bottom.get_yticklabels()] == ["0.9", "0.5", "0"]
-    assert [label.get_text() for label in bottom.get_xticklabels()] == ["0.5", "0.8", "0.9"]
-    assert "nothing answered" in [text.get_text() for text in bottom.get_legend().get_texts()]
+def test_the_map_is_the_table_a_row_a_ratio_and_strict_thresholds_first():
+    left = plots.selective(pairs(P <= 0.03)).axes[0]
+    evidence, silent = (np.ma.filled(image.get_array(), np.nan) for image in left.images)
+    np.testing.assert_allclose(evidence, np.log10(np.maximum(P, 1e-6)))
+    assert np.argwhere(silent == 1).tolist() == [[2, 0]]  # the strictest threshold of the last ratio answers nothing
+    assert [label.get_text() for label in left.get_xticklabels()] == ["0.9", "0.5", "0"]
+    assert [label.get_text() for label in left.get_yticklabels()] == ["0.5", "0.8", "0.9"]
+    low, high = left.get_ylim()
+    assert low > high  # the gentlest ratio is on top
+    assert "nothing answered" in [text.get_text() for text in left.get_legend().get_texts()]
 
 
 def area_inside(lines):
@@ -253,7 +255,7 @@ def area_inside(lines):
 
 @pytest.mark.parametrize("mask", [P <= 0.03, P <= 0.1, P < 2, P == 0.2, P < 0])
 def test_the_outline_surrounds_exactly_the_certified_cells(mask):
-    _, certified = plots.selective(pairs(mask)).axes[1].collections
+    _, certified = plots.selective(pairs(mask)).axes[0].collections
     segments = [segment.tolist() for segment in certified.get_segments()]
     assert area_inside(segments) == mask.sum()
     corners = {tuple(point) for segment in segments for point in segment}
@@ -261,14 +263,14 @@ def test_the_outline_surrounds_exactly_the_certified_cells(mask):
 
 
 def test_the_reach_is_filled_where_a_threshold_is_certified():
-    top = plots.selective(pairs(P <= 0.05, floor=0.6)).axes[0]
-    certified, without, floor = top.lines
-    assert certified.get_xydata().tolist() == [[0, 0.9], [1, 0.5]] and certified.get_markerfacecolor() == BLUE
-    assert without.get_xdata().tolist() == [2] and without.get_ydata().max() < 0  # below the axis: no coverage of 0
-    assert set(floor.get_ydata()) == {0.6}
+    right = plots.selective(pairs(P <= 0.05, floor=0.6)).axes[1]
+    certified, without, floor = right.lines
+    assert certified.get_xydata().tolist() == [[0.9, 0], [0.5, 1]] and certified.get_markerfacecolor() == BLUE
+    assert without.get_ydata().tolist() == [2] and without.get_xdata().max() < 0  # left of the axis: no coverage of 0
+    assert set(floor.get_xdata()) == {0.6}
 
 
-@pytest.mark.parametrize(("start", "ring"), [(0.0, [(1, 0.7), (1, 1)]), (0.8, [(0, 0.7), (0, 1)]), (0.85, [])])
+@pytest.mark.parametrize(("start", "ring"), [(0.0, [(1, 1), (0.7, 1)]), (0.8, [(1, 0), (0.7, 0)]), (0.85, [])])
 def test_the_ring_stays_with_its_pair_where_the_map_starts_later(start, ring):
     picture = plots.selective(pairs(P <= 0.05), chosen=(1, 1), start=start)
     rings = [
@@ -306,7 +308,17 @@ def test_regions_have_a_panel_each():
     assert "broad: 5 of 9 pairs certified, ratios up to 0.8, coverage up to 100.0%; thin: 1 of 9" in picture.alt
     assert picture.alt.endswith("none: nothing certified.")
     for ax, mask in zip(picture.axes, regions.values(), strict=False):
-        np.testing.assert_array_equal(ax.images[0].get_array(), mask.T)
+        np.testing.assert_array_equal(ax.images[0].get_array(), mask)
+
+
+def test_routes_have_an_arrow_a_step_from_where_budget_enters():
+    walks = {"rows": [[(0, 0), (0, 1)], [(1, 0), (1, 1)]], "split": [[(1, 1), (0, 0)]]}
+    picture = drawn(plots.routes(walks, {"rows": [(0, 0), (1, 0)], "split": [(1, 1)]}, (2, 2)))
+    assert "rows: enters at (0, 0), (1, 0), arrows 2 to the right, 0 down, 0 elsewhere" in picture.alt
+    assert picture.alt.endswith("split: enters at (1, 1), arrows 0 to the right, 0 down, 1 elsewhere.")
+    heads = [[[int(place) for place in note.xy] for note in ax.texts] for ax in picture.axes]
+    assert heads == [[[1, 0], [1, 1]], [[0, 0]]]  # columns to the right, rows downwards
+    assert picture.axes[0].get_ylim()[0] > picture.axes[0].get_ylim()[1]
 
 
 def tables(seed=0, n=2000):
