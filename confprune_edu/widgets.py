@@ -17,7 +17,7 @@ import numpy as np
 from IPython import get_ipython
 from IPython.display import HTML, display
 
-from confprune_edu import calibration, certificates, data, fwer, plots, pvalues, selective
+from confprune_edu import calibration, certificates, data, fwer, plots, pvalues, selective, validation
 from confprune_edu.selective import procedures
 
 Tell = Callable[[Any], None]
@@ -47,7 +47,8 @@ def explore(draw: Callable[..., Any], **controls: Control) -> None:
     Parameters
     ----------
     draw : callable
-        Takes the values of the controls by name, returns what to display (a `plots.Picture`, say) and changes nothing.
+        Takes the values of the controls by name, returns what to display (a `plots.Picture`, say, or a list of such)
+        and changes nothing.
     controls
         Made by `number` or `menu`.
 
@@ -56,7 +57,7 @@ def explore(draw: Callable[..., Any], **controls: Control) -> None:
     """
     first = {name: control.value for name, control in controls.items()}
     if not is_live():
-        display(draw(**first))
+        display(*_things(draw(**first)))
         return
     _settle()
     values, figure, readout = dict(first), ipywidgets.Output(), ipywidgets.HTML()
@@ -68,9 +69,9 @@ def explore(draw: Callable[..., Any], **controls: Control) -> None:
         alt = ""
         with figure:  # which shows an error, and goes on
             figure.clear_output(wait=True)
-            drawn = draw(**values)
-            alt = getattr(drawn, "alt", "")
-            display(HTML(drawn.svg()) if isinstance(drawn, plots.Picture) else drawn)
+            things = _things(draw(**values))
+            alt = " ".join(getattr(thing, "alt", "") for thing in things)
+            display(*(HTML(thing.svg()) if isinstance(thing, plots.Picture) else thing for thing in things))
         readout.value = _heard(alt)
 
     def follow(name: str) -> Tell:
@@ -91,6 +92,11 @@ def explore(draw: Callable[..., Any], **controls: Control) -> None:
     row = ipywidgets.Layout(flex_flow="row wrap", align_items="flex-start", grid_gap="0 24px")
     shown = [ipywidgets.Box([*(widget for widget, _ in made.values()), again], layout=row), figure, readout]
     display(ipywidgets.VBox(shown).add_class("confprune-explorer"))
+
+
+def _things(drawn: Any) -> list[Any]:
+    """What is to be displayed, one below the other."""
+    return drawn if isinstance(drawn, list) else [drawn]
 
 
 def _heard(text: str) -> str:
@@ -319,6 +325,44 @@ def calibration_explorer(
         p_value=menu("p-value", [name for name in pvalues.METHODS if binary or name != "binomial"], "tight"),
         procedure=menu("procedure", list(procedures), "fixed_sequence"),
         n=number("calibration examples n", n, 20, len(losses), step=10, stops=SIZES),
+    )
+
+
+MEANING = {
+    "tight": "how likely so few failures are at most, if the risk were alpha: a sharp bound, for any losses in [0, 1]",
+    "hoeffding": "an older and larger bound on the same chance",
+    "binomial": "the same chance exactly, for losses that are 0 or 1",
+    "fixed_sequence": "from gentle to aggressive, each ratio is tested with all of delta, up to the first failure",
+    "holm": "all ratios share delta, smallest p-value first; what is certified hands its share on",
+    "bonferroni": "all ratios share delta equally",
+}
+
+
+def certificate_explorer(alpha: float = 0.05, delta: float = 0.1, n: int = 1000) -> None:
+    """The certificate from the first n of the recorded `data.mnist_losses`, in words, with what its terms mean.
+
+    Pruning to ratio 0 breaks nothing: nothing is certified only where n is too small, which is then said.
+    """
+    losses, ratios = data.mnist_losses()
+
+    def draw(alpha: float, delta: float, n: int, p_value: str, procedure: str) -> Any:
+        setting: dict[str, Any] = {"alpha": alpha, "delta": delta, "p_value": p_value, "procedure": procedure}
+        found = calibration.calibrate_losses(losses[:n], ratios, **setting)
+        level = delta if procedure == "fixed_sequence" else delta / len(ratios)
+        needed = validation.examples_needed(0.0, alpha, level)
+        why = f"n = {n:,} is too few: it needs n of at least {needed:,.0f}, even if no digit fails."
+        lines = [] if found.rejected.any() else [why]
+        lines += [f"<b>{name}</b>: {MEANING[name]}." for name in (p_value, procedure)]
+        card = HTML(found._repr_html_() + "".join(f'<p style="max-width: 46em">{line}</p>' for line in lines))
+        return [plots.grid_of_tests(found, losses.mean(axis=0)), card]
+
+    explore(
+        draw,
+        alpha=number("tolerated risk alpha", alpha, 0.001, 0.3, step=0.01, stops=RISKS),
+        delta=number("error budget delta", delta, 0.001, 0.5, step=0.01, stops=RISKS),
+        n=number("calibration digits n", n, 10, len(losses), step=10, stops=SIZES),
+        p_value=menu("p-value", ["tight", "hoeffding", "binomial"]),
+        procedure=menu("procedure", list(fwer.PROCEDURES), "fixed_sequence"),
     )
 
 

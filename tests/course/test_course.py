@@ -585,7 +585,7 @@ def test_app_becomes_voila_on_the_one_notebook_of_the_package(monkeypatch, repla
     notebook = Path(command.__file__).parent / "app.ipynb"
     line = [sys.executable, "-m", "voila", str(notebook), "--Voila.ip=127.0.0.1", "--port=8866", "--no-browser"]
     assert replaced == [line]
-    assert "calibration_explorer" in notebooks.code_cells(notebooks.read_notebook(notebook))[0].source
+    assert "certificate_explorer" in notebooks.code_cells(notebooks.read_notebook(notebook))[0].source
 
 
 def test_app_without_voila_says_what_to_install(monkeypatch, capsys):
@@ -608,9 +608,9 @@ def test_app_serves_the_explorer(tmp_path):
         wait_for(lambda: listens(port), seconds=120)
         with urllib.request.urlopen(f"http://127.0.0.1:{port}/", timeout=120) as reply:
             page = reply.read().decode()
-        assert "How far can a digit classifier be pruned, with a guarantee?" in page
+        assert "<title>How far can a digit classifier be pruned, with a guarantee?</title>" in page
         assert "application/vnd.jupyter.widget-view+json" in page  # the notebook ran, and drew its controls
-        assert "calibration_explorer" not in page and "Traceback" not in page
+        assert "certificate_explorer" not in page and "Traceback" not in page
     finally:
         server.terminate()
         server.wait(20)

@@ -177,6 +177,24 @@ def test_a_picture_is_shown_as_svg_and_its_alternative_text_is_heard(shown, monk
         parts(box, ipywidgets.IntText)[0].value = 2
 
 
+@pytest.mark.parametrize("procedure", ["fixed_sequence", "holm", "bonferroni"])
+@pytest.mark.parametrize("alpha", [0.02, 0.2])
+def test_the_certificate_in_words_says_how_many_digits_it_needs_at_least(monkeypatch, alpha, procedure):
+    kept = {}
+    monkeypatch.setattr(widgets, "explore", lambda draw, **controls: kept.update(draw=draw, controls=controls))
+    widgets.certificate_explorer(alpha, delta=0.05)
+    values = {name: control.value for name, control in kept["controls"].items()} | {"procedure": procedure}
+    assert set(kept["controls"]["p_value"].options) | set(kept["controls"]["procedure"].options) == set(widgets.MEANING)
+    for p_value in kept["controls"]["p_value"].options:
+        words = kept["draw"](**values | {"n": 10, "p_value": p_value})[1].data
+        assert "Nothing certified" in words and all(widgets.MEANING[name] in words for name in (p_value, procedure))
+        needed = int(re.search(r"needs n of at least ([\d,]+), even", words)[1].replace(",", ""))
+        for n, certified in ((needed - 1, False), (needed, True)):
+            picture, card = kept["draw"](**values | {"n": n, "p_value": p_value})
+            assert ("Certified pruning ratio" in card.data) == certified == ("needs n" not in card.data)
+            assert "ertified" in picture.alt
+
+
 def test_a_live_explorer_spares_the_collector_what_is_loaded(shown, monkeypatch):
     before = gc.get_freeze_count()
     try:
