@@ -40,7 +40,7 @@ def run_command(arguments: Namespace) -> int:
     folder = notebooks.notebooks_folder()
     chosen = notebooks.choose(arguments.names, notebooks.course_notebooks(folder))
     assigned = notebooks.assign({name: notebooks.parameter_value(text) for name, text in arguments.parameters}, chosen)
-    output_dir = notebooks.make_output_dir(arguments.output_dir, folder)
+    output_dir = notebooks.make_output_dir(arguments.out, folder)
     logging.getLogger("papermill").setLevel(logging.CRITICAL)  # it reports failures a second time, across the bar
     jobs = runner.side_by_side(available_mb()) if arguments.jobs is None else arguments.jobs
     outcomes = runner.run_notebooks(assigned, output_dir, timeout=arguments.timeout, jobs=jobs)
@@ -165,7 +165,14 @@ def build_parser() -> argparse.ArgumentParser:
     add = run.add_argument
     add("names", nargs="*", metavar="NAME", help="a notebook or the start of its name, such as 05; default: all")
     add("-p", dest="parameters", nargs=2, action="append", default=[], metavar=("KEY", "VALUE"), help="set a parameter")
-    add("--output-dir", type=Path, default=Path("executed"), help="folder of the executed copies (%(default)s)")
+    add(
+        "--out",
+        "--output-dir",
+        type=Path,
+        default=Path("executed"),
+        metavar="DIR",
+        help="folder of the executed copies (%(default)s)",
+    )
     add("--jobs", type=positive, metavar="N", help="notebooks run side by side (one a core, while memory allows)")
     add("--timeout", type=positive, default=600, metavar="S", help="seconds that one cell may take (%(default)s)")
     measured = commands.add_parser("bench", help="how fast a loss table is here, against the usual ways")

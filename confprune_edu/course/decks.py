@@ -5,11 +5,14 @@ A claim stands in the metadata of the cell that draws the figure, as `claim`; wi
 
 import base64
 import html
+import itertools
 import re
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from nbformat import NotebookNode
+
+from confprune_edu.course.notebooks import course_notebooks, read_notebook
 
 LISTS = ("What the guarantee does not say", "Recap")  # sections of which the items are shown
 LEFT_OUT = "Exercises"
@@ -91,3 +94,13 @@ def aside(slide: Slide) -> str:
     text = re.sub(r"(?<!`)(\${1,2})([^$`]+)\1", lambda found: f"`{' '.join(found[2].split())}`", text)
     text = re.sub(r"(\]\([\w-]+)\.ipynb\b", r"\1.md", re.sub(r"^#+ (.+)$", r"**\1**", text, flags=re.MULTILINE))
     return f'<aside class="notes">\n\n{text}\n\n</aside>'
+
+
+def cover(folder: Path) -> Path:
+    """Write the README's picture, the last one before the headline of lesson 00, beside the lessons in `folder`."""
+    lesson = read_notebook(course_notebooks(folder)[0])
+    before = itertools.takewhile(lambda cell: "headline" not in cell.metadata.get("tags", []), lesson.cells)
+    outputs = [output.get("data", {}) for cell in before for output in cell.get("outputs", [])]
+    drawn = [bundle["image/png"] for bundle in outputs if "image/png" in bundle]
+    (folder / "cover.png").write_bytes(base64.b64decode(drawn[-1]))
+    return folder / "cover.png"

@@ -17,15 +17,19 @@ import pytest
 import yaml
 
 import confprune_edu
+from confprune_edu.course import decks, notebooks
 
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
+BOOK = ROOT / "confprune_edu" / "course" / "book"
+OWN_MODEL = (BOOK / "own_model.md").read_text(encoding="utf-8")
+API = (BOOK / "api.md").read_text(encoding="utf-8")
 PYPROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
 PROJECT = PYPROJECT["project"]
 
 
-def fenced(language):
-    return re.findall(rf"```{language}\n(.*?)```", README, re.DOTALL)
+def fenced(language, text=README):
+    return re.findall(rf"```{language}\n(.*?)```", text, re.DOTALL)
 
 
 def test_the_example_on_your_own_model_runs_and_prints_what_the_readme_shows(capsys):
@@ -38,7 +42,8 @@ def test_the_example_on_your_own_model_runs_and_prints_what_the_readme_shows(cap
 
 
 def test_the_example_that_abstains_follows_the_first_one():
-    own, abstaining, _ = fenced("python")
+    own, abstaining = fenced("python", OWN_MODEL)
+    assert own == fenced("python")[0] and fenced("text", OWN_MODEL) == fenced("text")
     names = {}
     exec(own, names)
     exec(abstaining, names)
@@ -56,7 +61,10 @@ def test_the_statistics_example_prints_its_comment(capsys):
 
 def test_the_two_commands_are_in_the_readme_and_ci_calls_the_second():
     commands = "".join(fenced("bash"))
-    assert commands.startswith("python3 -m venv .venv && . .venv/bin/activate\n")  # works on a Debian that is new
+    start = commands.splitlines()[:3]  # clone, install, start, on a Debian that is new, too
+    assert start[0] == f"git clone {PROJECT['urls']['Repository']} && cd confprune_edu"
+    assert start[1] == "python3 -m venv .venv && . .venv/bin/activate && python -m pip install -e ."
+    assert start[2] == "confprune start lessons"
     assert "python -m pip install -e . && confprune run\n" in commands
     assert 'python -m pip install -e ".[test]" && pytest\n' in commands
     assert "grep -m1 -F 'pip install -e \".[test]\"' README.md" in (ROOT / ".ci" / "run").read_text(encoding="utf-8")
@@ -68,13 +76,37 @@ def test_local_links_lead_somewhere():
     assert [link for link in links if not (ROOT / link).exists()] == []
 
 
-def test_on_the_page_of_an_index_every_link_is_whole():
+def test_on_the_page_of_an_index_every_link_and_the_picture_are_whole():
     text = README
     for change in PYPROJECT["tool"]["hatch"]["metadata"]["hooks"]["fancy-pypi-readme"]["substitutions"]:
         text = re.sub(change["pattern"], change["replacement"], text)
-    local = re.findall(r"\]\((?!https?:|#)([^)]+)\)", README)
-    assert local and re.findall(r"\]\((?!https?:|#)", text) == []
-    assert all(f"]({PROJECT['urls']['Repository']}/blob/HEAD/{link})" in text for link in local)
+    local = re.findall(r"(!?)\[[^]]*\]\((?!https?:|#)([^)]+)\)", README)
+    assert ("!", "notebooks/cover.png") in local and re.findall(r"\]\((?!https?:|#)", text) == []
+    where = {"": "blob", "!": "raw"}
+    assert all(f"]({PROJECT['urls']['Repository']}/{where[sign]}/HEAD/{link})" in text for sign, link in local)
+
+
+def test_the_readme_is_short_and_its_picture_is_that_of_lesson_00(tmp_path):
+    assert len(README.splitlines()) <= 120
+    shutil.copy(ROOT / "notebooks" / "00_start_here.ipynb", tmp_path)
+    assert decks.cover(tmp_path).read_bytes() == (ROOT / "notebooks" / "cover.png").read_bytes()
+    (headline,) = re.findall(r"counting (\d+)%, certificate ([\d.]+)%", "".join(printed("00_start_here", "headline")))
+    assert set(re.findall(r"([\d.]+) %\*{0,2}\s+(?:of the draws|\(lower)", README)) == set(headline)
+    (alternative,) = re.findall(r"!\[(.*?)\]", README)
+    assert re.findall(r"in ([\d.]+) %", alternative) == list(headline)
+
+
+def printed(name, tag):
+    """What the cells with this tag print in a lesson."""
+    cells = notebooks.read_notebook(ROOT / "notebooks" / f"{name}.ipynb").cells
+    return [out.text for cell in cells if tag in cell.metadata.get("tags", []) for out in cell.outputs]
+
+
+def test_the_readme_says_how_long_the_lessons_take():
+    firsts = [notebooks.read_notebook(path).cells[0].source for path in notebooks.course_notebooks(ROOT / "notebooks")]
+    first, *others = [int(re.search(r"Study time:\W*about (\d+) min", text)[1]) for text in firsts]
+    assert first == 60 and "in an hour; each of the others" in README
+    assert re.search(r"takes (\d+) to (\d+) minutes", README).groups() == (str(min(others)), str(max(others)))
 
 
 def test_the_licence_is_that_of_every_file_that_ships():
@@ -83,15 +115,18 @@ def test_the_licence_is_that_of_every_file_that_ships():
     named |= set(re.findall("BSD-2-Clause", assets))
     assert set(PROJECT["license"].split(" AND ")) == {"MIT", *named} and len(named) == 3
     assert all((ROOT / name).is_file() for name in PROJECT["license-files"])
+    citation = yaml.safe_load((ROOT / "CITATION.cff").read_text(encoding="utf-8"))
+    assert citation["license"] == PROJECT["license"].split(" AND ")
 
 
-def test_every_public_name_in_the_readme_exists():
-    for room, names in re.findall(r"`(\w+)`: ((?:`\w+`[^`|]*)+)", README):
+@pytest.mark.parametrize("text", [README, OWN_MODEL, API], ids=["readme", "own_model", "api"])
+def test_every_public_name_exists(text):
+    for room, names in re.findall(r"`(\w+)`: ((?:`\w+`[^`|]*)+)", text):
         module = importlib.import_module(f"confprune_edu.{room}")
         assert [name for name in re.findall(r"`(\w+)`", names) if not hasattr(module, name)] == []
     rooms = {module.name for module in pkgutil.iter_modules(confprune_edu.__path__)}
     assert {"pvalues", "selective"} <= rooms
-    for room, name in re.findall(r"`(\w+)\.(\w+)`", README):
+    for room, name in re.findall(r"`(\w+)\.(\w+)`", text):
         if room in rooms:
             assert hasattr(importlib.import_module(f"confprune_edu.{room}"), name), f"{room}.{name}"
 
@@ -164,21 +199,14 @@ def test_binder_installs_the_package_and_its_settings(built):
     assert done.stdout.strip().endswith("True")
 
 
-def test_the_launch_badges_name_the_repository_and_lead_to_each_notebook():
+def test_one_repository_is_named_everywhere():
     repository = PROJECT["urls"]["Repository"].removeprefix("https://github.com/")
     assert re.fullmatch(r"[\w.-]+/[\w.-]+", repository)
-    links = re.findall(r"\((https://mybinder\.org/v2/[^)]*)\)", README)
-    names = sorted(path.name for path in (ROOT / "notebooks").glob("*.ipynb"))
-    launch = f"https://mybinder.org/v2/gh/{repository}/HEAD?urlpath=lab/tree/notebooks/"
-    assert sorted(links) == [launch + name for name in names]
     patterns = ("*.*", "notebooks/*", "binder/*", "confprune_edu/**/*.*")
     for path in [path for pattern in patterns for path in ROOT.glob(pattern)]:
-        if path.is_file() and path.suffix not in (".npz", ".safetensors", ".pyc"):
-            others = re.findall(
-                r"https://(?:github\.com|mybinder\.org/v2/gh)/([\w.-]+/confprune_edu)\b",
-                path.read_text(encoding="utf-8"),
-            )
-            assert set(others) <= {repository}, path
+        if path.is_file() and path.suffix not in (".npz", ".safetensors", ".pyc", ".png"):
+            text = path.read_text(encoding="utf-8")
+            assert set(re.findall(r"https://github\.com/([\w.-]+/confprune_edu)\b", text)) <= {repository}, path
 
 
 def test_the_linters_of_the_hooks_are_those_of_the_tests():
