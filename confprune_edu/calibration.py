@@ -9,7 +9,8 @@ The answer is the largest ratio whose H_j is rejected, or None.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+import contextlib
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -17,10 +18,12 @@ from numpy.typing import ArrayLike, NDArray
 
 from confprune_edu import _checks, fwer, pvalues
 from confprune_edu.certificates import Calibration as Calibration, largest, provenance_of
-from confprune_edu.recipe import Recipe, name_of
+from confprune_edu.recipe import Recipe, ahead, name_of
 from confprune_edu.records import table_sha256
 
 if TYPE_CHECKING:  # torch is imported where a network is at hand: `calibrate_losses` runs without it
+    from concurrent.futures import Executor
+
     import torch
     from torch import Tensor, nn
 
@@ -51,15 +54,18 @@ def calibrate(
     batch_size: int | None = None,
     device: torch.device | str | None = None,
     progress: bool = True,
+    executor: Executor | None = None,
+    block: int | None = None,
 ) -> Calibration:
     """The largest pruning ratio shown to have risk at most alpha, by a recipe that errs with probability at most delta.
 
-    A false claim about any ratio of the grid has probability at most delta over draws of `data`. The fixed sequence
-    evaluates no ratio beyond the first that fails; other procedures evaluate the whole grid.
+    A false claim about any ratio of the grid has probability at most delta over draws of `data`. The fixed sequence and
+    `fwer.multi_start` evaluate some ratios at a time and stop where they fail, see `block`; other procedures evaluate
+    the whole grid. A loader is read once where its batches fit into a quarter of the free memory.
 
     Parameters
     ----------
-    model, data, loss, ratios, scores, finish, weights, call, target, batch_size, device, progress
+    model, data, loss, ratios, scores, finish, weights, call, target, batch_size, device, progress, executor
         As in `evaluation.loss_table`. The examples must be independent draws from the law of use, and fresh: not used
         to train the model or to choose the grid, the loss, alpha, delta, the p-value, the procedure or the pruning
         criterion. Their order, a seed and a split are choices, too: the best of several is chosen by the losses.
@@ -74,6 +80,11 @@ def calibrate(
         "fixed_sequence", "holm", "bonferroni", or a function (p_values (m,), delta) -> rejected (m,) that itself keeps
         P[any false rejection] <= delta, `functools.partial(fwer.multi_start, starts=[0, 50])` for example. Never choose
         it after seeing the losses.
+    block : int, optional
+        How many ratios are evaluated together, which is faster, where a sequence may stop at any of them. Those beyond
+        the first that fails are not tested: they have no p-value and change no number of the certificate, which counts
+        them in `evaluated`. Default: an eighth of those tested so far, and at least 4; 1 evaluates none beyond. With
+        `finish` it is always 1.
 
     Returns
     -------
@@ -96,7 +107,9 @@ def calibrate(
     0.5
     """
     from confprune_edu import evaluation, losses
+    from confprune_edu.engine import tables
     from confprune_edu.engine.fingerprint import Fingerprinted
+    from confprune_edu.engine.passes import Options
 
     grid = _checks.ratios(ratios)
     recipe = Recipe(alpha, delta, p_value, procedure, losses.loss_range(loss))
@@ -104,13 +117,15 @@ def calibrate(
     way = {"call": call, "target": target, "batch_size": batch_size, "device": device, "progress": progress}
     options = family | way
     seen, origin = Fingerprinted(data), provenance_of(model, **family) | {"loss": name_of(loss)}
-    if recipe.procedure_name == "fixed_sequence":
-        columns = evaluation.loss_columns(model, seen, grid, loss, **options)
-        table, p_values = _until_first_failure(columns, recipe)
-    else:
-        table = evaluation.loss_table(model, seen, grid, loss, **options)
-        p_values = recipe.p_values(table)
-    return _certify(table, p_values, grid, recipe, **origin, data_sha256=seen.sha256)
+    if block is not None:
+        _checks.positive_int(block, "block")
+    if (chains := recipe.chains(len(grid))) is None:
+        table = evaluation.loss_table(model, seen, grid, loss, executor=executor, **options)
+        return _certified(table, grid, recipe, **origin, data_sha256=seen.sha256)
+    wanted = {"losses": loss}
+    with contextlib.closing(tables.Columns(model, seen, grid, wanted, Options(**options), executor)) as columns:
+        tested = _until_failures(columns.at, recipe, chains, len(grid), block if finish is None else 1)
+    return _certify(*tested, grid, recipe, **origin, data_sha256=seen.sha256)
 
 
 def calibrate_losses(
@@ -168,7 +183,7 @@ def calibrate_losses(
         table, low, high = weights[:, None] * table, min(top * low, 0), max(top * high, 0)
         origin["importance"] = top
     recipe = Recipe(alpha, delta, p_value, procedure, (low, high))
-    return _certify(table, recipe.p_values(table), grid, recipe, **origin, data_sha256=table_sha256(table))
+    return _certified(table, grid, recipe, **origin, data_sha256=table_sha256(table))
 
 
 def _importance(weights: Any, bound: Any, n: int) -> tuple[NDArray[np.float64], float]:
@@ -223,33 +238,57 @@ def group_means(losses: ArrayLike, groups: ArrayLike) -> NDArray[np.float64]:
     return np.clip(sums / np.bincount(rank)[:, None], table.min(), table.max())
 
 
-def _until_first_failure(columns: Iterator[NDArray[Any]], recipe: Recipe) -> tuple[NDArray[Any], NDArray[np.float64]]:
-    """The columns up to and including the first whose p-value exceeds delta, and the p-values."""
-    seen, p_values = [], []
-    for column in columns:
-        seen.append(column)
-        p_values.append(recipe.p_values(column))
-        if p_values[-1] > recipe.delta:
-            break
-    return np.column_stack(seen), np.array(p_values)
+def _until_failures(
+    columns: Callable[[Sequence[int]], Any], recipe: Recipe, chains: tuple[list[int], float], m: int, block: int | None
+) -> tuple[NDArray[Any], list[int], list[float], int]:
+    """Sequences that end at their first failure: losses, places and p-values of what they test; ratios evaluated."""
+    starts, level = chains
+    ready: dict[int, tuple[NDArray[Any], float]] = {}
+    tested: dict[int, tuple[NDArray[Any], float]] = {}
+    evaluated = 0
+    for j in range(m):
+        if j not in starts and (j - 1 not in tested or tested[j - 1][1] > level):
+            continue
+        if j not in ready:
+            places = range(j, min(j + (block or ahead(len(tested))), m))
+            try:
+                (table,) = columns(places)
+            except ValueError:  # perhaps the losses of a ratio that would not have been tested
+                places = places[:1]
+                (table,) = columns(places)
+            ready = dict(zip(places, zip(table.T, recipe.p_values(table).tolist(), strict=True), strict=True))
+            evaluated += len(places)
+        tested[j] = ready[j]
+    losses, p_values = zip(*tested.values(), strict=True)
+    return np.column_stack(losses), list(tested), list(p_values), evaluated
+
+
+def _certified(table: NDArray[Any], grid: NDArray[np.float64], recipe: Recipe, **provenance: Any) -> Calibration:
+    """The certificate from a whole table."""
+    return _certify(table, range(len(grid)), recipe.p_values(table), None, grid, recipe, **provenance)
 
 
 def _certify(
-    losses: NDArray[Any], p_values: NDArray[np.float64], grid: NDArray[np.float64], recipe: Recipe, **provenance: Any
+    losses: NDArray[Any],
+    tested: Sequence[int],
+    p_values: ArrayLike,
+    evaluated: int | None,
+    grid: NDArray[np.float64],
+    recipe: Recipe,
+    **provenance: Any,
 ) -> Calibration:
-    """The certificate from the losses of the first ratios of the grid (all of them unless a sequence stopped)."""
-    n, tested = losses.shape
+    """The certificate from the losses of the ratios that were tested; those that no sequence reached fail."""
     p, means = np.full(len(grid), np.nan), np.full(len(grid), np.nan)
-    p[:tested], means[:tested] = p_values, pvalues.loss_sums(losses) / n
-    rejected = np.zeros(len(grid), dtype=bool)
-    rejected[:tested] = recipe.reject(p[:tested])
+    p[tested], means[tested] = p_values, pvalues.loss_sums(losses) / len(losses)
+    rejected = recipe.reject(np.where(np.isnan(p), 1, p))
     return Calibration(
         ratio=largest(grid, rejected),
         rejected=rejected,
         p_values=p,
         loss_means=means,
         ratios=grid,
-        n=n,
+        n=len(losses),
+        evaluated=evaluated,
         **recipe.recorded(),
         **provenance,
     )

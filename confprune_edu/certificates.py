@@ -174,12 +174,14 @@ class Calibration(Certificate):
     rejected : bool array, shape (m,)
         True where H_j: risk_j > alpha was rejected, that is, where ratios[j] is certified.
     p_values, loss_means : float64 arrays, shape (m,)
-        NaN where the lazy fixed sequence stopped before: those ratios were not evaluated.
+        NaN where sequences stopped before: those ratios were not tested.
     ratios : float64 array, shape (m,)
     alpha, delta : float
         Tolerated risk, in the units of the loss; tolerated probability of any false certificate.
     n : int
         Calibration examples.
+    evaluated : int or None
+        Ratios evaluated; more than were tested where sequences stopped within a block, see `calibration.calibrate`.
     p_value, procedure, loss : str
         What was used, by name.
     loss_range : (float, float)
@@ -209,6 +211,7 @@ class Calibration(Certificate):
 
     ratio: float | None
     loss_means: NDArray[np.float64]
+    evaluated: int | None = field(default=None, metadata=LATER)
 
     schema = "confprune_edu.Calibration"
     tables = ("loss_means",)
@@ -293,14 +296,17 @@ class Calibration(Certificate):
         p, means, n, (low, high) = values["p_values"], values["loss_means"], values["n"], recipe.loss_range
         tested = ~np.isnan(p)
         count = int(tested.sum())
-        if count == 0 or tested[count:].any() or (np.isnan(means) == tested).any():
+        starts = values["procedure"].startswith("multi_start(")  # sequences that leave gaps
+        if count == 0 or (tested[count:].any() and not starts) or (np.isnan(means) == tested).any():
             raise ValueError("p_values and loss_means must be null for the same ratios, the last ones")
+        if values["evaluated"] is not None and not count <= _checks.whole(values["evaluated"], "evaluated", 1, len(p)):
+            raise ValueError(f"evaluated must count the {count} ratios with a p-value, too")
         _checks.within(means[tested], "loss_means", low, high)
         if values["ratio"] != largest(values["ratios"], values["rejected"]):
             raise ValueError(f"ratio {values['ratio']} is not the largest certified one")
         rule, want = cls.stop_rules.get(values["procedure"], at_most), np.zeros(len(p), dtype=bool)
-        want[:count] = rule(p[:count], recipe.delta)
-        if count < len(p) and (rule is not fwer.fixed_sequence or want[count - 1]):
+        want[tested] = rule(p[tested], recipe.delta)
+        if count < len(p) and not starts and (rule is not fwer.fixed_sequence or want[count - 1]):
             raise ValueError("p_values must be there for all ratios, or up to the first failure of a fixed sequence")
         if rule is at_most:  # of other procedures no more is known
             want &= values["rejected"]
@@ -327,13 +333,15 @@ class Calibration(Certificate):
 
     def _facts(self) -> str:
         certified, tested = int(self.rejected.sum()), int(self.tested.sum())
+        more = 0 if self.evaluated is None else self.evaluated - tested
+        beyond = f" ({more} more evaluated, which do not count)" if more else ""
         if self.ratio is None:
             mean = f"; at the first the mean loss is {self.loss_means[0]:.4f}, p = {self.p_values[0]:.3g}"
         else:
             mean = f"; mean loss there {self.loss_means[self.ratios == self.ratio][0]:.4f}"
         return (
             f"n = {self.n}, {self.p_value} p-values, {self.procedure}; "
-            f"{certified} of {tested} tested ratios certified, {len(self.ratios)} in the grid{mean}"
+            f"{certified} of {tested} tested ratios certified, {len(self.ratios)} in the grid{beyond}{mean}"
         )
 
 

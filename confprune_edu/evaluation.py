@@ -3,6 +3,7 @@
 How these tables are made fast is told in `engine/README.md`.
 """
 
+import contextlib
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Executor
 from pathlib import Path
@@ -159,7 +160,13 @@ def loss_columns(
     [False, False]
     """
     options = Options(scores, finish, batch_size, device, progress, weights, call, target)
-    return (column for (column,) in tables.columns(model, data, ratios, {"losses": loss}, options))
+    return _one_by_one(tables.Columns(model, data, ratios, {"losses": loss}, options))
+
+
+def _one_by_one(columns: tables.Columns) -> Iterator[NDArray[Any]]:
+    with contextlib.closing(columns):
+        for j in range(len(columns.grid)):
+            yield columns.at([j])[0][:, 0]
 
 
 class Comparison(NamedTuple):
@@ -202,10 +209,10 @@ def same_function(a: Any, b: Any, data: Any, *, batch_size: int | None = None) -
     >>> same_function(model, rounded, torch.zeros(5, 4)).largest < 0.01
     True
     """
-    read, _ = batches.reader(data, batch_size, batches.BATCH_ELEMENTS)
+    source = batches.Source(data, batch_size, batches.BATCH_ELEMENTS)
     examples, largest, changed = 0, 0.0, 0
     with torch.no_grad():
-        for batch in read():
+        for batch in source.once():
             one, other = (torch.as_tensor(f(batch.inputs)).double().cpu() for f in (a, b))
             if one.shape != other.shape or one.isnan().any() or other.isnan().any():
                 raise ValueError(f"a and b must give numbers of one shape, got {one.shape} and {other.shape}, or NaN")

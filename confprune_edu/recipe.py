@@ -66,9 +66,34 @@ class Recipe:
         """`pvalues.p_values` of losses in `loss_range`."""
         return pvalues.p_values(*pvalues.rescale(losses, self.alpha, *self.loss_range), self.p_value)
 
+    def chains(self, m: int) -> tuple[list[int], float] | None:
+        """Where sequences begin that stop at their first failure, and how large a p-value is none; else None.
+
+        >>> from functools import partial
+        >>> Recipe(0.1, 0.2, "tight", partial(fwer.multi_start, starts=[0, 5])).chains(10)
+        ([0, 5], 0.1)
+        """
+        if self.procedure_name == "fixed_sequence":
+            return [0], self.delta
+        if isinstance(self.procedure, functools.partial) and self.procedure.func is fwer.multi_start:
+            starts, *other = (*self.procedure.args, *self.procedure.keywords.values())
+            if not other and "starts" in self.procedure.keywords:
+                self.reject(np.ones(m))  # refuses starts that are none
+                return sorted(starts), self.delta / len(starts)
+        return None
+
     def reject(self, p_values: NDArray[np.float64]) -> NDArray[np.bool_]:
         """The mask of the procedure, from p-values (m,) or (trials, m)."""
         return fwer.named(self.procedure)(p_values, self.delta)
+
+
+def ahead(tested: int) -> int:
+    """How many ratios are evaluated together where a sequence may stop, after so many that were tested.
+
+    >>> ahead(0), ahead(80)
+    (4, 10)
+    """
+    return max(4, tested // 8)
 
 
 def name_of(function: Any) -> str:

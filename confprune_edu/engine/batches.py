@@ -1,6 +1,7 @@
 """Examples, in whatever form they come, as batches of a size that is fast and takes little memory."""
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from itertools import zip_longest
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -8,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
-from confprune_edu import _checks
+from confprune_edu import _checks, memory
 from confprune_edu.engine import nested
 from confprune_edu.engine.fingerprint import Fingerprinted
 
@@ -18,36 +19,98 @@ BATCH_ELEMENTS, CONVOLUTION_ELEMENTS = 2**20, 2**18
 
 MOST_EXAMPLES = 1280  # in one batch, however small they are
 
+KEPT_SHARE = 1 / 4  # of the memory that is free: may hold what would have to be read or computed again
+KEPT_UNKNOWN = 512  # MB for that where the system does not tell how much is free
+
 
 class Batch(NamedTuple):
-    """Some examples. `digest`, for loaders alone, tells whether a second pass gives the same inputs."""
+    """Some examples."""
 
     inputs: Any
     targets: Any
-    digest: str | None
 
 
 Target = Callable[[Any], Any]  # the targets in a batch
 Pass = Callable[[], Iterable[Batch]]  # starts a pass over all examples
 
 
-def reader(
-    data: Any, batch_size: int | None, elements: int, target: Target | None = None
-) -> tuple[Pass, list[torch.Generator]]:
-    """A function that starts a pass over the examples, and the random generators that a pass draws from."""
+class Room:
+    """Memory for what is kept, so that it need not be read or computed again."""
+
+    def __init__(self) -> None:
+        free = memory.available_mb()
+        self.left = 1e6 * (KEPT_UNKNOWN if free is None else KEPT_SHARE * free)
+
+    def takes(self, *values: Any) -> bool:
+        """Is there room for these? Then it is taken."""
+        size = sum(map(nested.size, values))
+        fits = size <= self.left
+        self.left -= size if fits else 0
+        return fits
+
+
+class Source:
+    """Examples as batches, for one pass or for several.
+
+    Of several passes, the first reads a loader; the batches are kept if there is room for all of them. Else the loader
+    is read in each pass, and must give the same examples in the same order, which checksums tell.
+    """
+
+    def __init__(self, data: Any, batch_size: int | None, elements: int, target: Target | None = None) -> None:
+        self.once, self.generators, self.in_memory = _reader(data, batch_size, elements, target)
+        self.room = Room()
+        self.kept: list[Batch] | None = None
+        self.digests: list[str] | None = None  # of each batch, known after a pass; of batches that are not kept
+
+    def again(self) -> Iterable[Batch]:
+        """A pass, which may be one of several."""
+        if self.in_memory:
+            return self.once()
+        if self.kept is not None:
+            return self.kept
+        return self._first_pass() if self.digests is None else self._same(self.digests)
+
+    def _first_pass(self) -> Iterator[Batch]:
+        kept: list[Batch] | None = []
+        digests: list[str] = []
+        for batch in self.once():
+            if kept is not None and self.room.takes(batch):
+                kept.append(nested.copied(batch))  # the loader may fill the same memory again
+            elif kept is not None:
+                digests = [nested.digest(other.inputs) for other in kept]
+                self.room.left += sum(map(nested.size, kept))
+                kept = None
+            if kept is None:
+                digests.append(nested.digest(batch.inputs))
+            yield batch
+        self.kept, self.digests = kept, digests
+
+    def _same(self, digests: list[str]) -> Iterator[Batch]:
+        for batch, digest in zip_longest(self.once(), digests):
+            if batch is None or digest != nested.digest(batch.inputs):
+                raise ValueError(
+                    "data gave other examples on its second pass: a loader must repeat them in the same order"
+                )
+            yield batch
+
+
+def _reader(
+    data: Any, batch_size: int | None, elements: int, target: Target | None
+) -> tuple[Pass, list[torch.Generator], bool]:
+    """A function that starts a pass, the random generators that it draws from, and whether all is in memory."""
     if isinstance(data, Fingerprinted):
-        read, generators = reader(data.data, batch_size, elements, target)
-        return lambda: data.watched(read()), generators
+        read, generators, in_memory = _reader(data.data, batch_size, elements, target)
+        return lambda: data.watched(read()), generators, in_memory
     if batch_size is not None:
         _checks.positive_int(batch_size, "batch_size")
     if isinstance(data, Dataset) or hasattr(data, "__getitems__"):  # Hugging Face's data sets have it
         data = DataLoader(data, batch_size=batch_size or 256)
     if isinstance(data, DataLoader):
-        return lambda: _loaded(data, target), _generators(data)
+        return lambda: (Batch(*_split(batch, target)) for batch in data), _generators(data), False
     parts = _in_memory(data, target)
     n, size = _length(parts), batch_size or _fitting(parts[0], elements)
     rows = [slice(i, i + size) for i in range(0, n, size)]
-    return lambda: (Batch(*_split(_one([_cut(part, r) for part in parts]), target), None) for r in rows), []
+    return lambda: (Batch(*_split(_one([_cut(part, r) for part in parts]), target)) for r in rows), [], True
 
 
 def elements(model: nn.Module) -> int:
@@ -80,12 +143,6 @@ def count(data: Any) -> int:
             raise TypeError("data must tell its length for a table in a file")
         return len(data)
     return _length(_in_memory(data, None))
-
-
-def _loaded(loader: "DataLoader[Any]", target: Target | None) -> Iterator[Batch]:
-    for batch in loader:
-        inputs, targets = _split(batch, target)
-        yield Batch(inputs, targets, nested.digest(inputs))
 
 
 def _generators(loader: "DataLoader[Any]") -> list[torch.Generator]:

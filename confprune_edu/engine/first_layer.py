@@ -7,6 +7,7 @@ zero: what these contributed is subtracted.
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
@@ -20,59 +21,59 @@ SPARSE = 1 / 16  # share of the layer's weights up to which an update is faster 
 PROBE = 8  # examples whose inputs are compared before an updated output is used
 
 
+class Reached:
+    """The first layer's inputs and outputs on one batch, and the ratio whose outputs these are."""
+
+    def __init__(self, inputs: Tensor, outputs: Tensor) -> None:
+        self.inputs, self.outputs = inputs, outputs  # transposed, (features, batch) and (width, batch)
+        self.probe = _turned(inputs[:, :PROBE])
+        self.ratio = -1  # by its place in the grid; -1: the full layer
+
+
 class FirstLayer:
-    """A linear layer's outputs on one batch, updated as its weights are pruned."""
+    """A linear layer's outputs on one batch after the other, updated as its weights are pruned."""
 
     def __init__(self, layer: nn.Linear, dense: Tensor, steps: list[Tensor]) -> None:
         self.weight, self.bias = layer.weight, layer.bias  # the weight is pruned in place by `Family`
+        self.changed = np.cumsum([0, *map(len, steps)]) / max(dense.numel(), 1)  # share that is zero before each ratio
         self.updates = [_update(dense, gone) for gone in steps]
-        self.inputs: Tensor | None = None  # transposed, (features, batch)
-        self.outputs: Tensor | None = None  # transposed, (width, batch)
-        self.probe: Tensor | None = None  # the first few inputs, (PROBE, features)
-        self.reached = -1  # the ratio, by its place in the grid, whose outputs these are; -1: the full layer's
+        self.on: Reached | None = None  # the batch; None if its outputs cannot be updated
         self.gives_columns = False  # are outputs given as they are kept, column by column? See `Family.try_columns`
 
     def __deepcopy__(self, memo: Any) -> "FirstLayer":
         return self
 
-    def see(self, inputs: Tensor | None, outputs: Tensor | None) -> None:
-        """Start with a batch: the full layer's inputs and outputs, transposed; None if they cannot be updated."""
-        self.inputs, self.outputs, self.reached = inputs, outputs, -1
-        self.probe = None if inputs is None else _turned(inputs[:, :PROBE])
-
     def move_to(self, j: int) -> None:
         """Make the outputs those of ratio j."""
-        if self.inputs is None or self.outputs is None or j == self.reached:
+        on = self.on
+        if on is None or j == on.ratio:
             return
-        updates = self.updates[self.reached + 1 : j + 1]
-        if j < self.reached or (j + 1) // FRESH > (self.reached + 1) // FRESH or None in updates:
-            self.outputs = product(self.inputs.T, self.weight, self.bias, columns=True).T.contiguous()
+        changed = self.changed[j + 1] - self.changed[on.ratio + 1]
+        if j < on.ratio or (j + 1) // FRESH > (on.ratio + 1) // FRESH or changed > SPARSE:
+            on.outputs = product(on.inputs.T, self.weight, self.bias, columns=True).T.contiguous()
         else:
-            for columns, begins, values in filter(None, updates):
-                self.outputs += functional.embedding_bag(
-                    columns, self.inputs, begins, mode="sum", per_sample_weights=values
+            for columns, begins, values in filter(None, self.updates[on.ratio + 1 : j + 1]):
+                on.outputs += functional.embedding_bag(
+                    columns, on.inputs, begins, mode="sum", per_sample_weights=values
                 )
-        self.reached = j
+        on.ratio = j
 
     def of(self, inputs: Tensor) -> Tensor | None:
-        """A copy of the outputs (batch, width); None if these are not the inputs of `see`."""
-        if self.inputs is None or self.outputs is None or self.probe is None:
+        """A copy of the outputs (batch, width); None if these are not the inputs on this batch."""
+        on = self.on
+        if on is None or inputs.shape != on.inputs.T.shape or not torch.equal(inputs[:PROBE], on.probe):
             return None
-        if inputs.shape != self.inputs.T.shape or not torch.equal(inputs[:PROBE], self.probe):
-            return None
-        return self.outputs.clone().T if self.gives_columns else _turned(self.outputs)
+        return on.outputs.clone().T if self.gives_columns else _turned(on.outputs)
 
 
 def _update(dense: Tensor, gone: Tensor) -> tuple[Tensor, ...] | None:
     """What to add to the weights `dense` so that those at the flat positions `gone` become zero, as a sparse matrix.
 
     The arguments of `embedding_bag`: the column of each entry, the number of entries before each row, and the entries.
-    () if nothing changes, None if so much changes that a product is faster.
+    None where nothing changes, or so much that a product is faster.
     """
-    if len(gone) > SPARSE * dense.numel():
+    if not 0 < len(gone) <= SPARSE * dense.numel():
         return None
-    if len(gone) == 0:
-        return ()
     starts = torch.arange(len(dense)) * dense.shape[1]
     return gone % dense.shape[1], torch.searchsorted(gone, starts), -dense.flatten()[gone]
 
@@ -106,8 +107,8 @@ class FirstCall:
 
     def _forget(self) -> None:
         self.called, self.name = False, ""
-        self.inputs: Tensor | None = None  # transposed, (features, batch); None if they cannot be updated
-        self.outputs: Tensor | None = None  # transposed, (width, batch)
+        self.inputs: Tensor | None = None  # transposed; None if the outputs cannot be updated
+        self.reached: Reached | None = None
 
     def _note_inputs(self, owner: str) -> Any:
         def hook(layer: nn.Module, inputs: Any) -> None:
@@ -118,8 +119,8 @@ class FirstCall:
         return hook
 
     def _note_outputs(self, layer: nn.Module, inputs: Any, outputs: Any) -> None:
-        if self.inputs is not None and self.outputs is None:  # the first layer has no other inside
-            self.outputs = _turned(outputs)
+        if self.inputs is not None and self.reached is None:  # the first layer has no other inside
+            self.reached = Reached(self.inputs, _turned(outputs))
 
 
 def updatable(layer: nn.Module, inputs: Any) -> bool:

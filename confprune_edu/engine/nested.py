@@ -2,6 +2,7 @@
 
 import copy
 import hashlib
+import math
 import pickle
 from collections import deque
 from collections.abc import Iterator, Mapping
@@ -74,6 +75,20 @@ def digest(value: Any) -> str:
     parts = {f"{name} {k}": part for name, own in strided.items() for k, part in enumerate(own)}
     rest = {name: _written(leaf) for name, leaf in found.items() if not strided[name]}
     return hashlib.sha256(f"{pruning.digest(parts)} {sorted(rest.items())}".encode()).hexdigest()
+
+
+def size(value: Any) -> float:
+    """How many bytes a structure takes, about; infinity where that can not be told."""
+    return sum(_leaf_size(leaf) for _, leaf in _leaves(value, "", set()))
+
+
+def _leaf_size(leaf: Any) -> float:
+    if parts := _strided(leaf):
+        return sum(part.nbytes for part in parts)
+    try:
+        return len(pickle.dumps(leaf))
+    except Exception:  # whatever its class says
+        return math.inf
 
 
 def _written(leaf: Any) -> str:

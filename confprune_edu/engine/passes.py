@@ -1,10 +1,10 @@
-"""The two ways to fill a loss table: batch by batch, all ratios on each, or ratio by ratio, all batches on each."""
+"""The two ways to evaluate ratios: with one set of weights, on each batch one after the other, or on a copy each."""
 
+import contextlib
 import functools
 import operator
 import warnings
-from collections.abc import Callable, Iterator, Mapping
-from itertools import zip_longest
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -16,6 +16,8 @@ from tqdm.auto import tqdm
 from confprune_edu import _checks, pruning
 from confprune_edu.engine import batches, first_layer, kernels, nested, proof, shared
 from confprune_edu.losses import Loss, loss_range
+
+NO_EXAMPLE = "data must hold at least one calibration example"
 
 Arrays = list[NDArray[Any]]  # one a loss: columns (n,), or rows of the table, (some, m)
 
@@ -36,11 +38,11 @@ class Options(NamedTuple):
 class Task(NamedTuple):
     """What is to be evaluated: checked arguments, and a copy of the full network in eval mode on its device."""
 
+    model: nn.Module  # the caller's
     full: nn.Module
     grid: NDArray[np.float64]
     losses: Mapping[str, Loss]
-    read: batches.Pass
-    generators: list[torch.Generator]
+    source: batches.Source
     device: torch.device
     progress: bool
     weights: list[str]
@@ -53,22 +55,37 @@ class Task(NamedTuple):
         torch.clear_autocast_cache()  # which keeps weights as they were, in some versions of torch
         return self.proof.guarded(functools.partial(self.call, network), inputs)
 
-    def bar(self, total: int | None) -> Any:
-        """A progress bar that shows after two seconds."""
-        return tqdm(total=total, unit="ratio", delay=2, leave=False, disable=not self.progress)
-
     def inputs(self, batch: batches.Batch) -> Any:
         """The inputs of a batch, on the device and in the memory format of the network."""
         return kernels.in_format_of(self.full, nested.moved(batch.inputs, self.device))
 
+    @contextlib.contextmanager
+    def evaluating(self) -> Iterator[None]:
+        """How networks are run; afterwards the random states are what they were."""
+        with pruning.same_random_state(*self.source.generators), torch.inference_mode(), proof.eager():
+            yield
+
 
 class Answer(NamedTuple):
-    """What the losses of a batch compare with, the full network's output and targets; its length, and its digest."""
+    """What the losses of a batch compare with, the full network's output and targets; and its length."""
 
     output: Any
     targets: Any
     examples: int | None
-    digest: str | None
+
+
+class Seen(NamedTuple):
+    """A batch that the full network has answered, and what the pruned ones are then given."""
+
+    answer: Answer
+    state: tuple[Any, ...]  # of the random generators: the full network and each pruned one draw the same numbers
+    given: Any  # a copy of the inputs; None if the network writes into it: each ratio needs a new one
+    first: first_layer.Reached | None
+
+
+def bar(total: int | None, progress: bool) -> Any:
+    """A progress bar that shows after two seconds."""
+    return tqdm(total=total, unit="ratio", delay=2, leave=False, disable=not progress)
 
 
 def prepare(
@@ -83,120 +100,200 @@ def prepare(
     for name, function in (("call", call), ("target", options.target or call)):
         if not callable(function):
             raise TypeError(f"{name} must be a function, got {function!r}")
-    read, generators = batches.reader(data, options.batch_size, batches.elements(model), options.target)
+    source = batches.Source(data, options.batch_size, batches.elements(model), options.target)
     weights = list(pruning.prunable(model, options.weights))
     device = next(model.parameters()).device if options.device is None else torch.device(options.device)
+    full, shown = full_copy(model, device, weights, call)
+    whole = options.target is not None
+    return Task(model, full, grid, losses, source, device, options.progress, weights, call, shown, whole)
+
+
+def full_copy(
+    model: nn.Module, device: torch.device, weights: list[str], call: proof.Call
+) -> tuple[nn.Module, proof.Proof]:
+    """A copy of the full network in eval mode on its device, and the proof that it computes with its own weights."""
     full = pruning.twin(model).to(device).eval()
     kernels.use_fast_products(full)
-    shown = proof.Proof(model, full, weights, call)
-    return Task(
-        full, grid, losses, read, generators, device, options.progress, weights, call, shown, options.target is not None
-    )
+    return full, proof.Proof(model, full, weights, call)
 
 
 def by_batch(task: Task, rank: Tensor) -> Iterator[Arrays]:
-    """The rows of each batch in turn. The networks of all ratios share one set of weights.
+    """The rows of each batch in turn, of all ratios; `CannotShare` before those of a batch that shows it."""
+    together, places = Together(task, rank), range(len(task.grid))
+    with bar(None, task.progress) as shown, task.evaluating():
+        for k, batch in enumerate(task.source.once()):
+            yield together.rows(batch, together.see(batch), places, watch=k == 0, bar=shown)
+    task.proof.close()
+
+
+class ByBlock:
+    """Columns of some ratios at a time, in the order of the grid. The networks share one set of weights.
+
+    What the next ratios need of a batch is kept if there is room: else the first layer is multiplied for each.
+    """
+
+    def __init__(self, task: Task, rank: Tensor) -> None:
+        self.task, self.together, self.seen = task, Together(task, rank), list[Seen]()
+
+    def __call__(self, places: Sequence[int]) -> list[Arrays]:
+        """The rows (batch, places) of each batch; CannotShare if these networks cannot share their weights."""
+        task, first, parts = self.task, not self.seen, []
+        with task.evaluating():
+            for k, batch in enumerate(task.source.again()):
+                if first:
+                    self.seen.append(self._kept(self.together.see(batch)))
+                if k == 0:
+                    self.together.begin(places[0])
+                parts.append(self.together.rows(batch, self.seen[k], places, watch=k == 0))
+        if first:
+            task.proof.close()
+        return parts
+
+    def _kept(self, seen: Seen) -> Seen:
+        """The same, as far as there is room; a random state that is that of the batch before is no new one."""
+        if self.seen and _same_state(seen.state, self.seen[-1].state):
+            seen = seen._replace(state=self.seen[-1].state)
+        if not self.task.source.in_memory:
+            seen = seen._replace(answer=seen.answer._replace(targets=nested.copied(seen.answer.targets)))
+        first = () if seen.first is None else (seen.first.inputs, seen.first.outputs)
+        return seen if self.task.source.room.takes(seen.given, *first) else seen._replace(given=None, first=None)
+
+
+class Together:
+    """The networks of all ratios, which share one set of weights. What they do to it is watched.
 
     Raises
     ------
     shared.CannotShare
-        On the first batch: these networks cannot share their weights.
+        A network writes to what is shared, or does not read it.
     """
-    family = None
-    with task.bar(None) as bar, pruning.same_random_state(*task.generators), torch.inference_mode(), proof.eager():
-        for batch in task.read():
-            watch = family is None
-            if family is None:
-                _choose_format(task, batch)
-                # before `call`, whose hooks it must not copy
-                family = shared.Family(task.full, task.grid, rank, task.weights)
-                call = first_layer.FirstCall(task.full, task.weights, task.run)
-            yield _rows(task, family, call, batch, watch, bar)
-    task.proof.close()
+
+    def __init__(self, task: Task, rank: Tensor) -> None:
+        self.task, self.rank = task, rank
+        self.family: Any = None  # made on the first batch
+        self.watched = 0  # pruned networks so far, of those that are watched
+        self.warns = True
+
+    def see(self, batch: batches.Batch) -> Seen:
+        """The full network's answer."""
+        task, first = self.task, self.family is None
+        if first:
+            _choose_format(task, batch)
+            # before `call`, whose hooks it must not copy
+            self.family = shared.Family(task.full, task.grid, self.rank, task.weights, task.model)
+            self.call = first_layer.FirstCall(task.full, task.weights, task.run)
+        inputs, state = task.inputs(batch), pruning.random_state()
+        given = nested.copied(inputs)
+        answer = _answer(task, self.call.of, given, batch)
+        self.family.see(self.call)
+        if first:
+            self._refuse_writes()
+            with pruning.same_random_state():
+                self.family.try_columns(task.run, nested.copied(inputs))
+        reached = None if self.family.first is None else self.family.first.on
+        return Seen(answer, state, given if nested.untouched(given, inputs) else None, reached)
+
+    def begin(self, j: int) -> None:
+        """From now on no ratio before j is asked for."""
+        self.family.begin(j)
+
+    def rows(self, batch: batches.Batch, seen: Seen, places: Sequence[int], *, watch: bool, bar: Any = None) -> Arrays:
+        """Losses (batch, places) of the networks of some ratios, in the order of the grid."""
+        task, family, columns = self.task, self.family, []
+        if family.first is not None:
+            family.first.on = seen.first
+        inputs = task.inputs(batch) if self.warns or seen.given is None else None
+        for j in places:
+            if j == 0 and family.starts_full:  # the full network has answered, and drawn what it draws
+                output = nested.copied(seen.answer.output)
+            else:
+                pruning.set_random_state(seen.state)
+                given = nested.copied(inputs) if seen.given is None else seen.given
+                output = nested.row_major(self._watched(j, given) if watch else task.run(family.at(j), given))
+            if self.warns:
+                _warn_of_second_input(task, inputs, output, seen.answer)
+                self.warns = False
+            columns.append(_losses(task, output, seen.answer, task.grid[j]))
+            if bar is not None:
+                bar.update()
+        self._refuse_writes()
+        return [np.column_stack(table) for table in zip(*columns, strict=True)]
+
+    def _watched(self, j: int, inputs: Any) -> Any:
+        """The output of network j, which does not write to its weights, and reads all of them."""
+        task, network, first = self.task, self.family.at(j), self.family.first
+        updated = None if first is None else first.weight
+        wanted = [name for name in task.proof.named("read") if network.get_parameter(name) is not updated]
+        run, shown = (
+            functools.partial(task.run, network),
+            self.watched >= 2,
+        )  # the second could see what the first keeps
+        with self.family.refuse_writes():
+            derived = None if first is None else first.on
+            output, unread = (run(inputs), []) if shown else proof.unread(network, wanted, run, inputs, derived)
+        if unread:
+            raise shared.CannotShare
+        if not shown:
+            self._refuse_writes()
+        self.watched += 1
+        return output
+
+    def _refuse_writes(self) -> None:
+        if name := self.family.changed():
+            raise shared.CannotShare(name)
 
 
-def _rows(
-    task: Task, family: shared.Family, call: first_layer.FirstCall, batch: batches.Batch, watch: bool, bar: Any
-) -> Arrays:
-    """Losses (batch, m) of all networks on one batch; `watch` also checks what they do to inputs and shared weights."""
-    inputs, state = task.inputs(batch), pruning.random_state()
-    given = nested.copied(inputs)
-    answer = _answer(task, call.of, given, batch)
-    family.see(call)
-    fresh = not nested.untouched(given, inputs)  # the network writes into its inputs: each ratio needs a copy
-    if watch:
-        with pruning.same_random_state():
-            family.try_columns(task.run, nested.copied(inputs))
-    columns = []
-    for j, ratio in enumerate(task.grid):
-        if j == 0 and family.starts_full:  # the full network has answered, and drawn what it draws
-            output = nested.copied(answer.output)
-        else:
-            pruning.set_random_state(state)  # the full network and each pruned one draw the same numbers
-            given = nested.copied(inputs) if fresh else given
-            network = family.at(j)
-            # the first that could see values which another one keeps; the full network is one, too
-            second = j == min(family.starts_full + 1, len(task.grid) - 1)
-            output = _shown_to_share(task, family, network, given, second) if watch else task.run(network, given)
-            output = nested.row_major(output)
-        if watch and j == 0:
-            _warn_of_second_input(task, inputs, output, answer)
-        columns.append(_losses(task, output, answer, ratio))
-        bar.update()
-    return [np.column_stack(table) for table in zip(*columns, strict=True)]
+class ByRatio:
+    """Columns of some ratios at a time, each on a copy of its own, one after the other."""
+
+    def __init__(self, task: Task, copy_at: Callable[[int], nn.Module]) -> None:
+        self.task, self.copy_at, self.answers = task, copy_at, list[Answer]()
+        self.warns = True
+
+    def __call__(self, places: Sequence[int]) -> list[Arrays]:
+        """The columns (n, places), as one part."""
+        if not self.answers:
+            self._answer_all()
+        columns = [self._column(self.copy_at(j), self.task.grid[j]) for j in places]
+        return [[np.column_stack(table) for table in zip(*columns, strict=True)]]
+
+    def _answer_all(self) -> None:
+        task = self.task
+        full = functools.partial(task.run, task.full)
+        with task.evaluating():
+            for batch in task.source.again():
+                if not self.answers:
+                    _choose_format(task, batch)
+                answer = _answer(task, full, nested.copied(task.inputs(batch)), batch)
+                self.answers.append(answer._replace(targets=nested.copied(answer.targets)))
+        if not self.answers:
+            raise ValueError(NO_EXAMPLE)
+        task.proof.close()
+
+    def _column(self, pruned: nn.Module, ratio: float) -> Arrays:
+        """Losses (n,) of one network on all batches."""
+        task, parts = self.task, list[Arrays]()
+        pruned.to(task.device).to(memory_format=kernels.memory_format(task.full)).eval()
+        kernels.use_fast_products(pruned)
+        with task.evaluating():
+            for batch, answer in zip(task.source.again(), self.answers, strict=True):
+                inputs, run = nested.copied(task.inputs(batch)), functools.partial(task.run, pruned)
+                wanted = [] if parts else task.proof.named("read")
+                output, unread = (run(inputs), []) if parts else proof.unread(pruned, wanted, run, inputs)
+                if unread:
+                    raise ValueError(proof.STALE.format(name=unread[0]))
+                output = nested.row_major(output)
+                if self.warns:
+                    _warn_of_second_input(task, task.inputs(batch), output, answer)
+                    self.warns = False
+                parts.append(_losses(task, output, answer, ratio))
+        return [np.concatenate(column) for column in zip(*parts, strict=True)]
 
 
-def _shown_to_share(task: Task, family: shared.Family, network: nn.Module, inputs: Any, second: bool) -> Any:
-    """The network's output; CannotShare if it writes to its weights or, where `second`, does not read all of them."""
-    updated = None if family.first is None else family.first.weight
-    wanted = [name for name in task.proof.named("read") if network.get_parameter(name) is not updated]
-    run = functools.partial(task.run, network)
-    with family.refuse_writes():
-        output, unread = proof.unread(network, wanted, run, inputs, family.first) if second else (run(inputs), [])
-    if unread:
-        raise shared.CannotShare
-    return output
-
-
-def by_ratio(task: Task, copies: Iterator[nn.Module]) -> Iterator[Arrays]:
-    """The column of each of `copies` in turn, evaluated when it is asked for."""
-    answers: list[Answer] = []
-    full = functools.partial(task.run, task.full)
-    with pruning.same_random_state(*task.generators), torch.inference_mode(), proof.eager():
-        for batch in task.read():
-            if not answers:
-                _choose_format(task, batch)
-            answers.append(_answer(task, full, nested.copied(task.inputs(batch)), batch))
-    if not answers:
-        raise ValueError("data must hold at least one calibration example")
-    task.proof.close()
-    with task.bar(len(task.grid)) as bar:
-        for ratio, pruned in zip(task.grid, copies, strict=True):
-            columns = _columns(task, pruned, ratio, answers)
-            bar.update()
-            yield columns
-
-
-def _columns(task: Task, pruned: nn.Module, ratio: float, answers: list[Answer]) -> Arrays:
-    """Losses (n,) of one network on all batches."""
-    pruned.to(task.device).to(memory_format=kernels.memory_format(task.full)).eval()
-    kernels.use_fast_products(pruned)
-    parts: list[Arrays] = []
-    with pruning.same_random_state(*task.generators), torch.inference_mode(), proof.eager():
-        for batch, answer in zip_longest(task.read(), answers):
-            if batch is None or answer is None or batch.digest != answer.digest:
-                raise ValueError(
-                    "data gave other examples on its second pass: a loader must repeat them in the same order"
-                )
-            inputs, run = nested.copied(task.inputs(batch)), functools.partial(task.run, pruned)
-            output, unread = (run(inputs), []) if parts else proof.unread(pruned, task.proof.named("read"), run, inputs)
-            if unread:
-                raise ValueError(proof.STALE.format(name=unread[0]))
-            output = nested.row_major(output)
-            if not parts and ratio == task.grid[0]:
-                _warn_of_second_input(task, task.inputs(batch), output, answer)
-            parts.append(_losses(task, output, answer, ratio))
-    return [np.concatenate(column) for column in zip(*parts, strict=True)]
+def _same_state(one: tuple[Any, ...], other: tuple[Any, ...]) -> bool:
+    """Are two states of the random generators the same?"""
+    same = torch.equal(one[0], other[0]) and one[3] == other[3]
+    return same and all(map(np.array_equal, one[2], other[2])) and all(map(torch.equal, one[1], other[1]))
 
 
 def _choose_format(task: Task, batch: batches.Batch) -> None:
@@ -217,7 +314,7 @@ def _answer(task: Task, full: Callable[[Any], Any], inputs: Any, batch: batches.
     targets = nested.moved(batch.targets, task.device)
     if examples is None and isinstance(targets, Tensor):
         examples = nested.examples(targets)
-    return Answer(output, targets, examples, batch.digest)
+    return Answer(output, targets, examples)
 
 
 def _warn_of_second_input(task: Task, inputs: Any, output: Any, answer: Answer) -> None:

@@ -243,14 +243,14 @@ def _exchange(weight: Tensor, along: int) -> None:
 
 
 def unread(
-    network: nn.Module, weights: Iterable[str], run: Callable[[Any], Any], inputs: Any, known: Any = None
+    network: nn.Module, weights: Iterable[str], run: Callable[[Any], Any], inputs: Any, derived: Any = None
 ) -> tuple[Any, list[str]]:
     """What `run(inputs)` gives, and those of the network's weights that it does not read, or has a copy of.
 
-    The tensors in `known` are no such copies.
+    The tensors in `derived` were computed from the inputs.
     """
     found = {name: network.get_parameter(name) for name in weights}
-    with Operands([*_lasting(network), *nested.tensors(known)], nested.tensors(inputs), found.values()) as seen:
+    with Operands(_lasting(network), nested.tensors((inputs, derived)), found.values()) as seen:
         output = run(inputs)
     return output, [name for name, weight in found.items() if not seen.shows(weight)]
 

@@ -3,7 +3,7 @@
 import functools
 import os
 import secrets
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Executor
 from pathlib import Path
 from typing import Any
@@ -15,8 +15,14 @@ from tqdm.auto import tqdm
 
 from confprune_edu import _checks, pruning
 from confprune_edu.engine import batches, executors, passes, shared
+from confprune_edu.engine.fingerprint import Fingerprinted
 from confprune_edu.engine.passes import Arrays, Options, Task
 from confprune_edu.losses import Loss
+
+WRITES = (
+    "model: it writes to {name}, but not on the first batch: its networks cannot share that, and a loader is read "
+    "once; give data as tensors, or finish=lambda network: None, by which each ratio has a copy"
+)
 
 
 def rows(
@@ -35,27 +41,69 @@ def rows(
     grid, rank = _checks.ratios(ratios), pruning.global_rank(model, options.scores, options.weights)
     if executor is not None:
         return _by_workers(executor, model, data, grid, losses, options)
-    one_by_one = functools.partial(columns, model, data, grid, losses, options)
-    if options.finish is not None:
-        return _whole(one_by_one())
     task = passes.prepare(model, data, grid, losses, options)
-    changed_by_eval = pruning.fingerprint(task.full) != pruning.fingerprint(model)
-    untied = pruning.tied(model) and not pruning.tied(task.full)  # on its way to another device
-    return _whole(one_by_one()) if changed_by_eval or untied else _by_batch_or_ratio(task, rank, one_by_one)
+    return _by_batch_or_ratio(task, rank, options)
 
 
-def columns(model: nn.Module, data: Any, ratios: Any, losses: Mapping[str, Loss], options: Options) -> Iterator[Arrays]:
-    """The columns of the tables, (n,), one array a loss. Bad arguments are refused at once."""
-    grid = _checks.ratios(ratios)
-    copies = pruning.family(model, grid, options.scores, options.finish, weights=options.weights)
-    return passes.by_ratio(passes.prepare(model, data, grid, losses, options), copies)
+class Columns:
+    """The columns of the tables, some ratios at a time, evaluated when they are asked for.
+
+    Bad arguments are refused at once. With `finish`, or where networks cannot share weights, each ratio is evaluated on
+    a copy of its own; with an executor, each time on all of its workers.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        data: Any,
+        ratios: Any,
+        losses: Mapping[str, Loss],
+        options: Options,
+        executor: Executor | None = None,
+    ) -> None:
+        self.grid, rank = _checks.ratios(ratios), pruning.global_rank(model, options.scores, options.weights)
+        self.losses, self.bar = losses, passes.bar(len(self.grid), options.progress)
+        options = options._replace(progress=False)
+        if executor is not None:
+            work = functools.partial(_by_workers, executor, model, data, losses=losses, options=options)
+            self._rows: Callable[[Sequence[int]], Any] = lambda places: work(grid=self.grid[list(places)])
+            self._task = None
+            return
+        task = passes.prepare(model, data, self.grid, losses, options)
+        self._by_ratio = functools.partial(_by_ratio, rank=rank, options=options)
+        self._by_block = functools.partial(passes.ByBlock, rank=rank)
+        self._task, self._begin = task, self._by_ratio if _needs_copies(task, options) else self._by_block
+        self._rows = self._begin(task)
+
+    def at(self, places: Sequence[int]) -> Arrays:
+        """The columns (n, places), one array a loss; no place is asked for after a later one."""
+        try:
+            found = joined(iter(self._rows(places)), self.losses)
+        except shared.CannotShare:
+            self._begin = self._by_ratio
+            self._begin_anew()
+            found = joined(iter(self._rows(places)), self.losses)
+        except Exception:
+            self._begin_anew()
+            raise
+        self.bar.update(len(places))
+        return list(found.values())
+
+    def _begin_anew(self) -> None:
+        """Go on with a full network that has seen no batch."""
+        if self._task is not None:
+            self._rows = self._begin(_fresh(self._task))
+
+    def close(self) -> None:
+        """After the last of them."""
+        self.bar.close()
 
 
 def joined(parts: Iterator[Arrays], losses: Mapping[str, Loss]) -> dict[str, NDArray[Any]]:
     """The tables (n, m) in memory, by the names of their losses."""
     found = list(parts)
     if not found:
-        raise ValueError("data must hold at least one calibration example")
+        raise ValueError(passes.NO_EXAMPLE)
     return {name: np.concatenate(table) for name, table in zip(losses, zip(*found, strict=True), strict=True)}
 
 
@@ -104,16 +152,40 @@ def _reserved(path: Path, dtype: np.dtype[Any], shape: tuple[int, int]) -> np.me
     return table
 
 
-def _by_batch_or_ratio(task: Task, rank: Tensor, one_by_one: Callable[[], Iterator[Arrays]]) -> Iterator[Arrays]:
+def _needs_copies(task: Task, options: Options) -> bool:
+    """Does each ratio need a copy, since networks are finished, or change on their way to eval mode and the device?"""
+    untied = pruning.tied(task.model) and not pruning.tied(task.full)
+    changed = pruning.fingerprint(task.full) != pruning.fingerprint(task.model)
+    return options.finish is not None or untied or changed
+
+
+def _fresh(task: Task) -> Task:
+    """The same task with a full network that has seen no batch."""
+    full, shown = passes.full_copy(task.model, task.device, task.weights, task.call)
+    return task._replace(full=full, proof=shown)
+
+
+def _by_ratio(task: Task, rank: Tensor, options: Options) -> passes.ByRatio:
+    def copy_at(j: int) -> nn.Module:
+        return pruning.pruned_copy(task.model, task.weights, rank, round(task.grid[j] * len(rank)), options.finish)
+
+    return passes.ByRatio(task, copy_at)
+
+
+def _by_batch_or_ratio(task: Task, rank: Tensor, options: Options) -> Iterator[Arrays]:
+    done, places = 0, range(len(task.grid))
+    if _needs_copies(task, options):
+        yield from _by_ratio(task, rank, options)(places)
+        return
     try:
-        yield from passes.by_batch(task, rank)
-    except shared.CannotShare:  # noticed on the first batch, before any row was given
-        yield from _whole(one_by_one())  # with copies that have seen no batch yet
-
-
-def _whole(columns: Iterator[Arrays]) -> Iterator[Arrays]:
-    """Whole tables from their columns, as one part."""
-    yield [np.column_stack(table) for table in zip(*columns, strict=True)]
+        for part in passes.by_batch(task, rank):
+            yield part
+            done += len(part[0])
+    except shared.CannotShare as problem:  # noticed before any row of this batch was given
+        if done and not task.source.in_memory:
+            raise ValueError(WRITES.format(name=problem)) from None
+        for whole in _by_ratio(_fresh(task), rank, options)(places):
+            yield [table[done:] for table in whole]
 
 
 def _by_workers(
@@ -125,7 +197,11 @@ def _by_workers(
     options: Options,
 ) -> Iterator[Arrays]:
     """The rows of each piece of the data, evaluated on the executor."""
+    seen, data = (data, data.data) if isinstance(data, Fingerprinted) else (None, data)
     pieces, size = batches.cut(data, options.batch_size, batches.elements(model), executors.PIECES, options.target)
+    if seen is not None and seen.sha256 is None:
+        for _ in batches.Source(seen, size, 0, options.target).once():
+            pass
     same = options._replace(batch_size=size, progress=False)
     jobs = [(executors.Parcel(model, piece, grid, dict(losses), same),) for piece in pieces]
     done = executors.in_turn(executor, _work, jobs)

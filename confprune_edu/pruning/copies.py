@@ -76,7 +76,7 @@ def family(
     grid = _checks.ratios(ratios)
     rank = global_rank(model, scores, weights)  # checked now, not at the first `next`
     names = list(some(model, weights))
-    return (_pruned_copy(model, names, rank, round(ratio * len(rank)), finish) for ratio in grid.tolist())
+    return (pruned_copy(model, names, rank, round(ratio * len(rank)), finish) for ratio in grid.tolist())
 
 
 def sparsity(model: nn.Module, weights: Weights | None = None) -> float:
@@ -112,7 +112,8 @@ def global_rank(model: nn.Module, scores: Mapping[str, Tensor] | None, weights: 
 
 
 @torch.no_grad()
-def _pruned_copy(model: nn.Module, names: list[str], rank: Tensor, zeros: int, finish: Finish | None) -> nn.Module:
+def pruned_copy(model: nn.Module, names: list[str], rank: Tensor, zeros: int, finish: Finish | None) -> nn.Module:
+    """A copy of `model` in which the first `zeros` of the named weights, by their rank, are zero; finished."""
     pruned = twin(model)
     weights = [pruned.get_parameter(name) for name in names]
     gone = torch.split(rank < zeros, [w.numel() for w in weights])
@@ -125,8 +126,10 @@ def _pruned_copy(model: nn.Module, names: list[str], rank: Tensor, zeros: int, f
     return pruned
 
 
-def twin(model: nn.Module) -> nn.Module:
+def twin(model: nn.Module, shared: Iterable[Any] = ()) -> nn.Module:
     """A deep copy in which tensors that share memory, weights tied through `.data` for example, still do.
+
+    The parts `shared` are not copied: both models hold them.
 
     Raises
     ------
@@ -134,16 +137,18 @@ def twin(model: nn.Module) -> nn.Module:
         Something in the model cannot be copied, or its copy shares weights with it or has others.
     """
     first: dict[Any, nn.Parameter] = {}
+    common = list(shared)
+    kept = set(map(id, common))
     try:
-        copied = copy.deepcopy(model, _copies(model))
+        copied = copy.deepcopy(model, _copies(model, sharing(common)))
     except Exception as problem:
         raise ValueError(f"model cannot be copied: {_culprit(model)}: {problem}") from problem
     own = dict(copied.named_parameters(remove_duplicate=False))
     for name, weight in model.named_parameters(remove_duplicate=False):
-        if nn.parameter.is_lazy(weight):
+        if nn.parameter.is_lazy(weight) or id(weight) in kept:
             continue
         twin = own.get(name)
-        if twin is None or (_plain(weight) and not _same(twin, weight)):
+        if twin is None or (plain(weight) and not same(twin, weight)):
             raise ValueError(f"model: a deep copy of it has another {name}, as its __deepcopy__ has it")
         if weight.numel() and memory(twin) == memory(weight):
             raise ValueError(
@@ -157,34 +162,34 @@ def twin(model: nn.Module) -> nn.Module:
 
 def tied(model: nn.Module) -> bool:
     """Do some of its parameters share memory, beside those that are one?"""
-    plain = list(filter(_plain, model.parameters()))
-    return len({weight.untyped_storage()._cdata for weight in plain}) < len(plain)
+    own = list(filter(plain, model.parameters()))
+    return len({weight.untyped_storage()._cdata for weight in own}) < len(own)
 
 
-def sharing(parameters: Iterable[nn.Parameter]) -> dict[Any, Any]:
-    """The memo for `copy.deepcopy` under which a copy shares these parameters, and whatever lies in their memory."""
-    shared = list(parameters)
-    storages = {w.untyped_storage()._cdata: w.untyped_storage() for w in shared if _plain(w)}
-    return {id(weight): weight for weight in shared} | {"torch": storages}  # where torch's own `__deepcopy__` looks
+def sharing(parts: Iterable[Any]) -> dict[Any, Any]:
+    """The memo for `copy.deepcopy` under which a copy shares these parts, and whatever lies in the tensors' memory."""
+    shared = list(parts)
+    storages = {w.untyped_storage()._cdata: w.untyped_storage() for w in shared if isinstance(w, Tensor) and plain(w)}
+    return {id(part): part for part in shared} | {"torch": storages}  # where torch's own `__deepcopy__` looks
 
 
-def _copies(model: nn.Module) -> dict[Any, Any]:
-    """A memo with copies of the plain parameters: torch's own way would give each of them memory of its own."""
-    memo: dict[Any, Any] = {}
-    for weight in filter(_plain, model.parameters()):
-        memo[id(weight)] = nn.Parameter(copy.deepcopy(weight.detach(), memo), weight.requires_grad)
+def _copies(model: nn.Module, memo: dict[Any, Any]) -> dict[Any, Any]:
+    """The memo with copies of the plain parameters: torch's own way would give each of them memory of its own."""
+    for weight in filter(plain, model.parameters()):
+        if id(weight) not in memo:
+            memo[id(weight)] = nn.Parameter(copy.deepcopy(weight.detach(), memo), weight.requires_grad)
     return memo
 
 
-def _same(one: Tensor, other: Tensor) -> bool:
+def same(one: Tensor, other: Tensor) -> bool:
     """Equal in all, NaN included."""
     alike = one.dtype == other.dtype and one.shape == other.shape
     return alike and (torch.equal(one, other) or digest({"": one}) == digest({"": other}))
 
 
-def _plain(weight: nn.Parameter) -> bool:
+def plain(weight: Tensor) -> bool:
     """Has it memory of its own, in which no entry is there twice?"""
-    usual = type(weight) is nn.Parameter and type(weight.data) is Tensor and weight.layout == torch.strided
+    usual = type(weight) in (nn.Parameter, Tensor) and type(weight.data) is Tensor and weight.layout == torch.strided
     return usual and not weight.is_meta and 0 not in weight.stride()
 
 

@@ -119,11 +119,55 @@ def test_lazy_and_whole_calibration_agree(mlp, tables, p_value, procedure):
     full = calibrate_losses(whole["degradation"], **settings)
     assert lazy.ratio == full.ratio and lazy.rejected.tolist() == full.rejected.tolist()
     done = np.isfinite(lazy.p_values)
-    assert done.sum() == (full.rejected.sum() + 1 if procedure in ("fixed_sequence", "function") else 6)
+    starts = {"fixed_sequence": [0], "function": [0], "multi_start": [0, 3]}.get(procedure, range(6))
+    assert done.tolist() == [j in starts or bool(full.rejected[j - 1]) for j in range(6)]
     np.testing.assert_allclose(lazy.p_values[done], full.p_values[done], rtol=1e-12)
     np.testing.assert_array_equal(lazy.loss_means[done], full.loss_means[done])
     assert np.isnan(lazy.loss_means[~done]).all() and np.isfinite(full.p_values).all()
     assert (lazy.n, lazy.alpha, lazy.delta, lazy.procedure) == (full.n, full.alpha, full.delta, full.procedure)
+
+
+@pytest.mark.parametrize("starts", [[0], [0, 5, 25]])
+def test_ratios_evaluated_beyond_a_failure_change_no_number(starts):
+    """Losses grow with the ratio up to 0.4 and again from 0.5 on: sequences that begin there fail twice."""
+    grid, model = np.arange(50) / 50, nn.Linear(20, 5)
+    evaluated: list[float] = []
+
+    def loss(pruned, full, target):
+        ratio = round(pruned[0, 0].item() * 100)
+        evaluated.append(ratio)
+        return torch.arange(400) < 400 * (ratio / 100 if ratio < 50 else ratio / 100 - 0.5)
+
+    def of(model, inputs):  # the share of zeros, in the first output
+        return torch.full((len(inputs), 5), float((model.weight == 0).double().mean()))
+
+    settings = dict(alpha=0.2, delta=0.1, procedure=functools.partial(fwer.multi_start, starts=starts), ratios=grid)
+    data = torch.randn(400, 20)
+    results = {}
+    for block in (1, None, 7, 50):
+        evaluated.clear()
+        results[block] = calibrate(model, data, loss, block=block, call=of, weights=["weight"], **settings)
+        assert results[block].evaluated == len(set(evaluated))
+    alone = results.pop(1)
+    assert alone.evaluated == np.isfinite(alone.p_values).sum() < 30
+    assert strict(Calibration.from_json(alone.to_json()).to_json()) == strict(alone.to_json())
+    for result in results.values():
+        record, want = strict(result.to_json()), strict(alone.to_json())
+        assert record.pop("evaluated") > want.pop("evaluated") and record == want
+        assert "more evaluated, which do not count" in repr(result)
+    assert results[None].evaluated - alone.evaluated <= 4 * len(starts)
+
+
+def test_a_ratio_beyond_the_failure_whose_losses_are_none_is_not_missed(mlp, digits):
+    def loss(pruned, full, target):
+        wrong = (pruned.argmax(1) != full.argmax(1)).double()
+        return wrong if wrong.mean() < 0.5 else wrong * torch.nan
+
+    settings = dict(alpha=0.05, delta=0.1, ratios=np.arange(90, 100) / 100)
+    result = calibrate(mlp, digits[0][:300], loss, **settings)
+    assert np.isfinite(result.p_values).sum() == result.rejected.sum() + 1
+    with pytest.raises(ValueError, match="ratio"):
+        calibrate(mlp, digits[0][:300], loss, procedure="holm", **settings)
 
 
 @pytest.mark.parametrize("p_value", sorted(set(pvalues.METHODS) - {"binomial"}))

@@ -10,7 +10,7 @@ from torch import nn
 from torch.utils.data import BatchSampler, DataLoader, Dataset, IterableDataset, RandomSampler, TensorDataset
 
 from confprune_edu import calibration, evaluation, losses, models
-from confprune_edu.engine import passes
+from confprune_edu.engine import batches, passes
 
 RATIOS = [0.0, 0.6, 0.9, 0.97]
 
@@ -240,11 +240,18 @@ def test_everything_is_as_it_was(unchanged):
     assert torch.equal(data.tensors[0], inputs)
 
 
+@pytest.fixture
+def no_room(monkeypatch):
+    """No memory for batches: a loader is read in each pass."""
+    monkeypatch.setattr(batches, "KEPT_SHARE", 0)
+    monkeypatch.setattr(batches, "KEPT_UNKNOWN", 0)
+
+
 @pytest.mark.parametrize("problem", [ZeroDivisionError, KeyboardInterrupt])
-def test_everything_is_as_it_was_after_an_exception(unchanged, problem):
+def test_everything_is_as_it_was_after_an_exception(unchanged, problem, no_room):
     model, generator = noisy(), torch.Generator().manual_seed(5)
     x = torch.randn(40, 6)
-    for time, finish in ((1, None), (2, lambda network: None)):  # a table reads once, unless networks are finished
+    for time, finish in ((1, None), (2, lambda network: None)):  # without room, one pass a network that is finished
         interrupted = Interrupted(x, problem, time)
         loader = DataLoader(interrupted, batch_size=16, shuffle=True, generator=generator)
         with unchanged(model, generator), pytest.raises(problem):
@@ -306,7 +313,7 @@ def test_models_are_evaluated_in_eval_mode_without_gradients():
     (column,) = evaluation.loss_columns(model, x, [0.0], losses.disagreement)
     assert not column.any()  # dropout or batch means would show
     evaluation.loss_table(model, x, [0.5], losses.disagreement)
-    assert seen == [(False, True)] * 4 and model.training
+    assert seen == [(False, True)] * 3 and model.training  # at ratio 0 the full network has answered
 
 
 def test_a_network_that_writes_into_its_input_sees_the_same_input_each_time():
@@ -357,9 +364,9 @@ def test_nothing_is_evaluated_before_it_is_asked_for(counted):
     columns = evaluation.loss_columns(counted, torch.randn(40, 6), RATIOS, losses.disagreement, batch_size=10)
     assert Counted.passes == 0
     next(columns)
-    assert Counted.passes == 8
+    assert Counted.passes == 4  # of the full network, which is that of ratio 0
     next(columns)
-    assert Counted.passes == 12
+    assert Counted.passes == 8
 
 
 @pytest.mark.parametrize("failing", range(4))
@@ -368,13 +375,30 @@ def test_no_ratio_beyond_the_first_failure(counted, failing):
         return torch.full((40,), float(Counted.passes == failing + 2))
 
     settings = dict(alpha=0.2, delta=0.1, ratios=[0.1, 0.2, 0.4, 0.6])
-    result = calibration.calibrate(counted, torch.randn(40, 6), loss, **settings)
-    assert Counted.passes == failing + 2
+    result = calibration.calibrate(counted, torch.randn(40, 6), loss, block=1, **settings)
+    assert Counted.passes == failing + 2 and result.evaluated == failing + 1
     assert np.isfinite(result.p_values).tolist() == [j <= failing for j in range(4)]
     assert result.rejected.tolist() == [j < failing for j in range(4)]
     Counted.passes = 0
     result = calibration.calibrate(counted, torch.randn(40, 6), loss, procedure="holm", **settings)
     assert Counted.passes == 5 and result.rejected.tolist() == [j != failing for j in range(4)]
+
+
+def test_no_more_than_one_block_beyond_the_first_failure(counted):
+    def loss(pruned, full, target):
+        return torch.full((40,), float(Counted.passes >= 65))  # of the full network's, at 0.01, and others
+
+    grid, done = np.arange(1, 100) / 100, []
+    for block in (None, 3):
+        Counted.passes = 0
+        result = calibration.calibrate(
+            counted, torch.randn(40, 6), loss, alpha=0.2, delta=0.1, ratios=grid, block=block
+        )
+        assert np.isfinite(result.p_values).sum() == 65 and result.evaluated == Counted.passes
+        done.append(result.evaluated)
+    assert done == [63 + 63 // 8, 66]
+    with pytest.raises(ValueError, match="block"):
+        calibration.calibrate(counted, torch.randn(40, 6), loss, alpha=0.2, delta=0.1, block=0)
 
 
 def test_a_refused_setting_costs_no_forward_pass(counted):
@@ -413,7 +437,7 @@ class OtherEachTime(IterableDataset):
     ids=["values", "fewer", "more", "batches moved", "examples moved", "reversed", "reversed in each batch"],
 )
 @pytest.mark.parametrize("whole_numbers", [True, False])
-def test_other_examples_on_the_second_pass_are_refused(change, whole_numbers):
+def test_other_examples_on_the_second_pass_are_refused(change, whole_numbers, no_room):
     x = torch.randint(0, 9, (64, 6)).float() if whole_numbers else torch.randn(64, 6)
     model, loaders = nn.Linear(6, 3), [DataLoader(OtherEachTime(x, change), batch_size=16) for _ in range(3)]
     with pytest.raises(ValueError, match="second pass"):
@@ -425,7 +449,7 @@ def test_other_examples_on_the_second_pass_are_refused(change, whole_numbers):
     np.testing.assert_array_equal(once, evaluation.loss_table(model, change(x, 0), [0.0, 0.5], losses.disagreement))
 
 
-def test_inputs_in_another_order_on_the_second_pass_are_refused_in_a_dict_too():
+def test_inputs_in_another_order_on_the_second_pass_are_refused_in_a_dict_too(no_room):
     class Named(nn.Linear):
         def forward(self, inputs):
             return super().forward(inputs["x"])
@@ -444,6 +468,37 @@ def test_missing_values_in_the_inputs_are_no_other_examples():
     x[3, 2], x[5] = torch.nan, torch.inf
     for data in (x, DataLoader(x, batch_size=6)):
         assert not evaluation.loss_table(Filled(4, 3), data, [0.0], losses.disagreement).any()
+
+
+class Reused(IterableDataset):
+    """Fills the same memory again for each batch."""
+
+    def __init__(self, x):
+        self.x, self.batch, self.passes = x, torch.empty(16, 6), 0
+
+    def __iter__(self):
+        self.passes += 1
+        return (self.batch.copy_(part) for part in self.x.split(16))
+
+
+@pytest.mark.parametrize("room", [True, False])
+def test_a_loader_is_read_once_where_its_batches_fit(room, request):
+    if not room:
+        request.getfixturevalue("no_room")
+    model, x = nn.Linear(6, 3), torch.randn(64, 6)
+    want, settings = evaluation.loss_table(model, x, RATIOS, distance), {"loss": distance, "alpha": 0.9, "delta": 0.1}
+    for procedure, finish, passes_without in (
+        ("fixed_sequence", None, 1),
+        ("holm", None, 1),
+        ("fixed_sequence", lambda network: None, 5),
+        ("holm", lambda network: None, 5),
+    ):
+        data = Reused(x)
+        loader = DataLoader(data, batch_size=None)
+        how = settings | {"ratios": RATIOS, "procedure": procedure, "finish": finish}
+        result = calibration.calibrate(model, loader, **how)
+        np.testing.assert_allclose(result.loss_means, want.mean(axis=0), atol=1e-6)
+        assert data.passes == (1 if room else passes_without)
 
 
 # Refusals

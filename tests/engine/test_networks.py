@@ -12,7 +12,7 @@ from torch.nn.utils.rnn import pack_sequence
 from torch.utils.data import DataLoader
 
 from confprune_edu import evaluation, pruning, selective
-from confprune_edu.engine import nested
+from confprune_edu.engine import batches as engine_batches, nested, shared
 
 RATIOS = [0.0, 0.4, 0.8, 0.95]
 
@@ -273,6 +273,13 @@ def test_whatever_can_be_moved_is_moved_and_the_callers_stays():
     assert given["graph"].x is X and got["names"] == ["a"]
 
 
+@pytest.fixture
+def no_room(monkeypatch):
+    """No memory for batches: a loader is read in each pass."""
+    monkeypatch.setattr(engine_batches, "KEPT_SHARE", 0)
+    monkeypatch.setattr(engine_batches, "KEPT_UNKNOWN", 0)
+
+
 OTHERS = {
     "UserDict": (Popped, lambda x: Dressed(x=x)),
     "object": (Remembered, Graph),
@@ -283,7 +290,7 @@ OTHERS = {
 
 
 @pytest.mark.parametrize("case", OTHERS)
-def test_other_examples_in_any_wrapping_are_noticed(case):
+def test_other_examples_in_any_wrapping_are_noticed(case, no_room):
     model, wrap = OTHERS[case]
 
     class Restless(torch.utils.data.IterableDataset):
@@ -297,7 +304,7 @@ def test_other_examples_in_any_wrapping_are_noticed(case):
         list(evaluation.loss_columns(model(), DataLoader(Restless(), batch_size=None), RATIOS, moved))
 
 
-def test_other_texts_are_noticed():
+def test_other_texts_are_noticed(no_room):
     class Restless(torch.utils.data.IterableDataset):
         turn = 0
 
@@ -742,3 +749,100 @@ def test_autocast_around_it():
         got = evaluation.loss_table(model, X, RATIOS, lambda p, f, y: moved(p.float(), f.float(), y))
     np.testing.assert_allclose(got, evaluation.loss_table(model, X, RATIOS, moved), atol=0.05)
     assert np.ptp(got.mean(axis=0)) > 0.2
+
+
+# What is large is not copied for each ratio
+
+
+class Wide(Net):
+    """Two large tables and a vocabulary."""
+
+    def __init__(self):
+        super().__init__()
+        self.register_buffer("seen", torch.zeros(200, 200))
+        self.table, self.words = torch.rand(40000), {f"word {k}": k for k in range(5000)}
+        self.frozen = nn.Embedding(5000, 4)
+
+    def forward(self, x):
+        ids = torch.tensor([self.words[f"word {int(abs(v) * 100)}"] for v in x[:, 0]])
+        return self.body(x) + self.table[ids][:, None] + self.seen[0, 0] + self.frozen(ids)[:, :3]
+
+
+class Writing(Wide):
+    """Writes to what is large, in batches that begin with a large number; the next batch would show it."""
+
+    def __init__(self, where="seen", from_the=0.0):
+        super().__init__()
+        self.where, self.from_the = where, from_the
+
+    def forward(self, x):
+        out = super().forward(x)
+        if x[0, 0] > self.from_the:
+            if self.where == "words":
+                self.words["word 0"] += 1
+            elif self.where == "data":
+                self.seen.data = self.seen + out.abs().mean()
+            else:
+                target = self.frozen.weight if self.where == "frozen" else getattr(self, self.where)
+                target.add_(out.abs().mean().detach())
+        return out
+
+
+def test_networks_share_what_is_large_and_not_what_is_small():
+    model = Wide().eval()
+    model.register_buffer("small", torch.zeros(3))
+    rank, given = pruning.global_rank(model, None), pruning.twin(model)
+    family = shared.Family(model, np.array(RATIOS), rank, model=given)
+    one, other = family.at(1), family.at(3)
+    for name in ("seen", "table", "words"):
+        assert getattr(one, name) is getattr(other, name) is getattr(model, name)
+    assert one.frozen.weight is model.frozen.weight and one.first.weight is not model.first.weight
+    assert one.small is not other.small and not family.changed()
+    one.words["word 0"] = 7
+    assert "words" in family.changed()
+
+
+@pytest.mark.parametrize("where", ["seen", "table", "words", "data", "frozen"])
+@pytest.mark.parametrize("late", [False, True])
+def test_networks_that_write_to_what_is_large_are_right(where, late, unchanged):
+    x = X.clone()
+    x[[0, 10, 20, 30], 0] = torch.tensor([0.1, 0.2, 0.6, 0.7])
+
+    def build():
+        return Writing(where, 0.5 if late else 0.0)
+
+    model = build()
+    with unchanged(model):
+        got = evaluation.loss_table(model, x, RATIOS, moved, batch_size=10)
+        columns = np.column_stack(list(evaluation.loss_columns(model, x, RATIOS, moved, batch_size=10)))
+    names = list(pruning.prunable(model))
+    want = by_hand(build, lambda: x.split(10), lambda network, batch: network(batch), names)
+    np.testing.assert_allclose(got, want, atol=1e-5)
+    np.testing.assert_allclose(columns, want, atol=1e-5)
+    batches = DataLoader(x.split(10), batch_size=None)
+    if late:  # the rows of the first batches were given already
+        with pytest.raises(ValueError, match=rf"writes to .*{'seen' if where == 'data' else where}.*finish="):
+            evaluation.loss_table(model, batches, RATIOS, moved)
+        got = evaluation.loss_table(model, batches, RATIOS, moved, finish=lambda network: None)
+    else:
+        got = evaluation.loss_table(model, batches, RATIOS, moved)
+    np.testing.assert_allclose(got, want, atol=1e-5)
+
+
+class Stubborn(nn.Linear):
+    """Has a `__deepcopy__` that shares nothing with others."""
+
+    def __deepcopy__(self, memo):
+        other = Stubborn(self.in_features, self.out_features)
+        other.load_state_dict(self.state_dict())
+        return other
+
+
+def test_networks_whose_copies_share_nothing_get_a_copy_a_ratio():
+    def build():
+        torch.manual_seed(0)
+        return nn.Sequential(Stubborn(6, 12), nn.ReLU(), nn.Linear(12, 3))
+
+    want = by_hand(build, lambda: [X], lambda network, batch: network(batch), ["0.weight", "2.weight"])
+    np.testing.assert_allclose(evaluation.loss_table(build(), X, RATIOS, moved), want, atol=1e-5)
+    assert want[:, -1].mean() > 0.05
