@@ -20,6 +20,10 @@ def _chain(p, level, start=0):
             lambda p, delta: np.arange(len(p)) < np.argmax(p > delta)
         ),
         "True marks what is certified, not what failed": lambda p, delta: ~_chain(p, delta),
+        "the mask has an entry for each of the m hypotheses, False for those that were never tested, too": (
+            lambda p, delta: np.full(_chain(p, delta).sum(), True)
+        ),
+        "the first test is the first in the given order, not the last": lambda p, delta: _chain(p[::-1], delta)[::-1],
     },
 )
 def fixed_sequence(p_values, delta):
@@ -50,6 +54,9 @@ def certified_ratio(p_values, ratios, delta):
         "a chain begins at its own start, not at 0, and spends delta / k": lambda p, delta, s: _chain(p, delta),
         "walk from every start, not from the first alone": lambda p, delta, s: _chain(p, delta / len(s), s[0]),
         "walk from every start, not from the first alone, at delta / k": lambda p, delta, s: _chain(p, delta, s[0]),
+        "a chain tests its own start, too": (
+            lambda p, delta, s: np.any([_chain(p, delta / len(s), x + 1) for x in s], axis=0)
+        ),
         "walk from every start: none replaces another": lambda p, delta, s: _chain(p, delta / len(s), s[-1]),
     },
 )

@@ -32,7 +32,13 @@ def _counts(answered: Any, wrong: Any) -> tuple[int, int]:
             lambda c, wrong, t, a: tail(_counts(c >= t, wrong)[0] - 1, (c >= t).sum(), a)
         ),
         "this is the mean loss of the answered digits, not how often luck brings it about": (
-            lambda c, wrong, t, a: wrong[c >= t].mean()
+            lambda c, wrong, t, a: _counts(c >= t, wrong)[0] / _counts(c >= t, wrong)[1]
+        ),
+        "the p-value is the probability of so few errors, not of more": (
+            lambda c, wrong, t, a: 1 - tail(*_counts(c >= t, wrong), a)
+        ),
+        "count the errors among the answers, not the right answers": lambda c, wrong, t, a: tail(
+            *_counts(c >= t, ~wrong), a
         ),
     },
 )
@@ -44,7 +50,16 @@ def selective_p_value(confidence, wrong, threshold, alpha):
     return sum(math.comb(n, k) * alpha**k * (1 - alpha) ** (n - k) for k in range(errors + 1))
 
 
-@exercise()
+@exercise(
+    mistakes={
+        "each row begins anew: a failure ends its own row only": lambda p, delta: np.logical_and.accumulate(
+            (p <= delta / len(p)).ravel()
+        ).reshape(p.shape),
+        "walk along the rows, from column to column, not down the columns": lambda p, delta: np.logical_and.accumulate(
+            p <= delta / len(p), axis=0
+        ),
+    },
+)
 def certified_rows(p_values, delta):
     """Return a bool mask of the shape (m, t) of the p-values, one entry a pair."""
     rejected = np.zeros(p_values.shape, dtype=bool)

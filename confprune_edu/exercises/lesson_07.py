@@ -25,7 +25,20 @@ def video_means(losses, videos):
     return np.array([losses[videos == v].mean(axis=0) for v in sorted(set(videos))])
 
 
-@exercise()
+def _walked(p, level):
+    return np.logical_and.accumulate(p <= level)
+
+
+@exercise(
+    mistakes={
+        "every ratio may spend all of delta, not delta / m": lambda p, delta: _walked(
+            p.max(axis=0), delta / p.shape[1]
+        ),
+        "one p-value a ratio: the largest over the hospitals, which are the rows": (
+            lambda p, delta: _walked(p.max(axis=1), delta)
+        ),
+    },
+)
 def every_hospital(p_values, delta):
     """Return a bool mask of shape (m,), True for each ratio that is certified for every hospital."""
     worst = p_values.max(axis=0)  # "too bad in some hospital" is refuted where it is refuted for the worst

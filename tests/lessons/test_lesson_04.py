@@ -118,6 +118,10 @@ def chain(p, level, start):
     return np.r_[np.zeros(start, bool), fwer.fixed_sequence(p[start:], level)]
 
 
+def late(p, level, start):
+    return chain(p, level, start + 1) if start + 1 < len(p) else np.zeros(len(p), bool)
+
+
 def first_chain_decides(p, delta, starts):
     chain = fwer.fixed_sequence(p[starts[0] :], delta / len(starts))
     return fwer.multi_start(p, delta, starts) if chain.any() else np.zeros(len(p), bool)
@@ -157,6 +161,13 @@ WRONG = [
     ("fixed_sequence", lambda p, delta: None, "got None"),
     ("fixed_sequence", lambda p, delta: fwer.fixed_sequence(p, delta).sum(), "got shape ()"),
     ("fixed_sequence", lambda p, delta: p, "True or False"),
+    ("fixed_sequence", lambda p, delta: [True] * int(fwer.fixed_sequence(p, delta).sum()), "an entry for each"),
+    ("fixed_sequence", lambda p, delta: fwer.fixed_sequence(p[::-1], delta)[::-1], "not the last"),
+    ("fixed_sequence", lambda p, delta: fwer.fixed_sequence(np.sort(p), delta), "in the given order"),
+    ("fixed_sequence", lambda p, delta: np.cumsum(p) <= delta, "all of delta, not delta / m"),
+    ("certified_ratio", lambda p, r, delta: ratio_from_mask(p, r, delta / len(p)), "all of delta, not delta / m"),
+    ("multi_start", lambda p, delta, s: np.any([late(p, delta / len(s), x) for x in s], axis=0), "own start, too"),
+    ("multi_start", lambda p, delta, s: np.any([chain(p, delta, x) for x in s], axis=0), "may spend delta / k"),
     ("certified_ratio", first_failed, "not the first that failed"),
     (
         "certified_ratio",

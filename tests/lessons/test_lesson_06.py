@@ -156,6 +156,11 @@ def maximum(mask, ratios, thresholds, coverage, min_coverage):
     return ratios[j], thresholds[max(np.flatnonzero(fine[j]), key=lambda k: coverage[j, k])]
 
 
+def widest_of_all_rows(mask, ratios, thresholds, coverage, min_coverage):
+    j, k = np.nonzero(mask & (coverage >= min_coverage))
+    return (ratios[j.max()], thresholds[k.max()]) if len(j) else None
+
+
 def gentle_for_nothing(mask, ratios, thresholds, coverage, min_coverage):
     if not mask.any():
         return ratios[0], thresholds[0]
@@ -187,6 +192,19 @@ WRONG = [
     ("certified_rows", lambda p, delta: walked(p, delta).any(axis=1), "want shape (1, 2), got shape (1,)"),
     ("certified_rows", lambda p, delta: p, "True or False"),
     ("certified_rows", lambda p, delta: walked(p, 0.1), "the delta that is given"),
+    (
+        "certified_rows",
+        lambda p, d: np.logical_and.accumulate((p <= d / len(p)).ravel()).reshape(p.shape),
+        "begins anew",
+    ),
+    ("certified_rows", lambda p, d: np.logical_and.accumulate(p <= d / len(p), axis=0), "not down the columns"),
+    (
+        "selective_p_value",
+        lambda c, w, t, a: 1 - tail(w[c >= t].sum(), (c >= t).sum(), a),
+        "so few errors, not of more",
+    ),
+    ("selective_p_value", lambda c, w, t, a: tail((~w)[c >= t].sum(), (c >= t).sum(), a), "not the right answers"),
+    ("best_pair", widest_of_all_rows, "not in any other row"),
     ("best_pair", lambda *args: by_sorting(*args)[0], "Return (ratio, threshold)"),
     ("best_pair", ignoring(rejected=True), "not certified is no answer"),
     ("best_pair", ignoring(floor=True), "the pairs that cover enough"),

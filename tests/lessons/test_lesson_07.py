@@ -125,6 +125,8 @@ WRONG = [
     ),
     ("every_hospital", lambda p, delta: walked(p.max(axis=0), delta / len(p)), "need not be shared"),
     ("every_hospital", lambda p, delta: walked(p.min(axis=0), delta), "without evidence"),
+    ("every_hospital", lambda p, delta: walked(p.max(axis=0), delta / p.shape[1]), "not delta / m"),
+    ("every_hospital", lambda p, delta: walked(p.max(axis=1), delta), "which are the rows"),
     ("every_hospital", lambda p, delta: walked(p.mean(axis=0), delta), "without evidence"),
     ("every_hospital", lambda p, delta: p.max(axis=0) <= delta, "after the first failure"),
     ("every_hospital", lambda p, delta: walked(p[0], delta), "without evidence"),
