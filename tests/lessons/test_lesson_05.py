@@ -9,6 +9,7 @@ from answers import right_and_wrong
 
 from confprune_edu import widgets
 from confprune_edu.calibration import calibrate_losses
+from confprune_edu.pvalues import METHODS
 
 # Exercises: right answers
 
@@ -196,3 +197,5 @@ def test_what_the_prose_says_about_alpha_and_delta(digits, mlp):
     steps = [np.searchsorted(ratios, row[-1]) - np.searchsorted(ratios, row[0]) for row in rows]
     assert max(steps) == 5 and max(steps[2:]) <= 1  # "one step or none where alpha is 0.05 or more, five at most"
     assert rows[-1][2] - rows[0][2] > 0.1  # "alpha moves the ratio a lot"
+    found = [calibrate_losses(table, ratios, alpha=0.05, delta=0.1, p_value=method).ratio for method in METHODS]
+    assert 0 < np.ptp(np.searchsorted(ratios, found)) <= 2  # "a step or two of the grid" for any p-value
