@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from confprune_edu import pruning
+from confprune_edu.engine import nested
 
 # What torch.compile calls in place of `F.linear`; None if torch is built without oneDNN. It gives wrong results without
 # an error for all but contiguous float32.
@@ -92,18 +93,22 @@ def choose_format(network: nn.Module, inputs: Any, call: Callable[[nn.Module, An
     """Store the weights of 2-d convolutions channels last, which is faster on a processor, if the network allows it.
 
     The outputs of a convolution are then channels last, too. A network that calls `view` on them fails on the first
-    example of `inputs`, and keeps the usual format.
+    example of `inputs`, one that calls `as_strided` has another answer: they keep the usual format.
     """
     if not _image(inputs) or not any(isinstance(module, nn.Conv2d) for module in network.modules()):
         return
     if pruning.tied(network):  # another format would untie them
         return
-    trial = pruning.twin(network).to(memory_format=torch.channels_last)  # of its own: it may keep what it computes
+    # of their own: they may keep what they compute
+    usual, trial = pruning.twin(network), pruning.twin(network).to(memory_format=torch.channels_last)
+    state = pruning.random_state()
     try:
-        call(trial, in_format_of(trial, inputs[:1].clone()))
+        answer = call(trial, in_format_of(trial, inputs[:1].clone()))
     except RuntimeError:  # or the inputs are wrong: the call that follows will say so
         return
-    network.to(memory_format=torch.channels_last)
+    pruning.set_random_state(state)
+    if nested.close(answer, call(usual, inputs[:1].clone())):
+        network.to(memory_format=torch.channels_last)
 
 
 def in_format_of(network: nn.Module, inputs: Any) -> Any:
@@ -114,7 +119,8 @@ def in_format_of(network: nn.Module, inputs: Any) -> Any:
 def memory_format(network: nn.Module) -> torch.memory_format:
     """The memory format of a network's 2-d convolutions; contiguous if it has none."""
     weights = [module.weight for module in network.modules() if isinstance(module, nn.Conv2d)]
-    last = bool(weights) and all(w.is_contiguous(memory_format=torch.channels_last) for w in weights)
+    last = all(w.is_contiguous(memory_format=torch.channels_last) for w in weights)
+    last = last and not all(w.is_contiguous() for w in weights)  # of one channel they are both
     return torch.channels_last if last else torch.contiguous_format
 
 

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from confprune_edu import pruning
-from confprune_edu.engine import proof
+from confprune_edu.engine import nested, proof
 from confprune_edu.engine.first_layer import FirstCall, FirstLayer, updated
 from confprune_edu.engine.kernels import pass_columns_on, set_forward
 
@@ -79,21 +79,25 @@ class Family:
         """Let the linear layers give their outputs column by column in memory, if the networks can work with that.
 
         The first layer's outputs are updated as columns, and to transpose them takes longer than to update them. But a
-        network that calls `view`, say, needs rows; it fails on `inputs`, and gets rows.
+        network that calls `view`, say, needs rows: it fails on `inputs`, or has another answer, and gets rows.
         """
         if self.first is None:
             return
         self._move_to(0)
-        probe = self._copy()
-        self.first.gives_columns = True
-        pass_columns_on(probe)
+        usual, probe = self._copy(), self._copy()
+        state, given = pruning.random_state(), nested.copied(inputs)
         with self.refuse_writes():
+            answer = call(usual, inputs)
+            self.first.gives_columns = True
+            pass_columns_on(probe)
+            pruning.set_random_state(state)
             try:
-                call(probe, inputs)
+                same = nested.close(call(probe, given), answer)
             except Exception:  # the columns are to blame: with rows the same call has just succeeded
-                self.first.gives_columns = False
-                return
-        pass_columns_on(self.template)
+                same = False
+        if same:
+            pass_columns_on(self.template)
+        self.first.gives_columns = same
 
     def _update_from(self, name: str) -> None:
         """Update the outputs of the linear layer `name`, the first one that is called, from ratio to ratio."""

@@ -616,6 +616,19 @@ class Typed(nn.Sequential):
         return x
 
 
+class Strided(nn.Module):
+    """Takes its numbers from where they lie in memory if they lie row by row."""
+
+    def __init__(self, first):
+        super().__init__()
+        torch.manual_seed(0)
+        self.first, self.last = first, nn.Linear(4, 3)
+
+    def forward(self, x):
+        y = self.first(x).tanh()
+        return self.last(torch.as_strided(y, (len(x), 4), (y[0].numel(), 1)))
+
+
 class Sloped(Net):
     """Gives the gradient of its output, as networks of energies and forces do."""
 
@@ -651,6 +664,8 @@ LAYERS = {
     "tied convolutions, turned": (TiedTurned, X.view(40, 1, 2, 3), None),
     "asks for types": (seeded(lambda: Typed(nn.Linear(6, 12), nn.Tanh(), nn.Linear(12, 3))), X, None),
     "gradients": (Sloped, X, None),
+    "strides of a linear layer": (seeded(lambda: Strided(nn.Linear(6, 8))), X, None),
+    "strides of a convolution": (seeded(lambda: Strided(nn.Conv2d(1, 4, 2))), X.view(40, 1, 2, 3), None),
     "spectral norm": (
         seeded(lambda: nn.Sequential(nn.utils.spectral_norm(nn.Linear(6, 12)), nn.Tanh(), nn.Linear(12, 3))),
         X,
@@ -727,7 +742,7 @@ def test_a_grid_may_start_anywhere_and_shares_its_weights(first):
     Tally.calls = 0
     model = nn.Sequential(nn.Linear(6, 16), Tally(), nn.Linear(16, 3))
     evaluation.loss_table(model, X, [first, 0.5, 0.9], moved)
-    assert Tally.calls == 1 + 1 + 3 - (first == 0)  # full, a trial of columns, and each ratio that prunes something
+    assert Tally.calls == 1 + 2 + 3 - (first == 0)  # full, a trial of columns, and each ratio that prunes something
 
 
 def test_losses_of_bfloat16_and_none():
