@@ -476,5 +476,8 @@ def test_what_the_prose_says_about_the_digits(digits, mlp):
     pair = result.best(min_coverage=0.9)
     test, unsure = wrong[3000:, pair.row], confidence[3000:, pair.row] < pair.threshold
     assert 0.2 < test[unsure].mean() < 0.3 and test[~unsure].mean() < 1 / 200  # "one in four", "one in two hundred"
+    sure, errs = confidence[:, pair.row], wrong[:, pair.row]  # "just above the threshold wrong more often"
+    near = (sure >= pair.threshold) & (sure < np.quantile(sure[sure >= pair.threshold], 0.2))
+    assert errs[near].mean() > 2 * errs[(sure >= pair.threshold) & ~near].mean()
     silent = [np.mean(confidence[labels == c, pair.row] < pair.threshold) for c in range(10)]
     assert np.argmax(silent) == 8 and max(silent) > 5 * min(silent)
