@@ -93,6 +93,9 @@ class Record:
         kinds |= {"weights": list | None, "tensors": dict | None, "importance": float | None, "saved": dict | None}
         if odd := [name for name, kind in kinds.items() if not isinstance(record[name], kind)]:
             raise ValueError(f"{', '.join(odd)} of another type")
+        own = [record[name] for name in ("zeros", "prunable", "matrix")]
+        if None not in own and (sorted(own) != own or own[0] < 0):
+            raise ValueError("zeros, prunable and matrix must be numbers of entries, the later not below the earlier")
         if long := [name for name in ("procedure", "loss", "criterion") if len(record[name]) > LONGEST_NAME]:
             raise ValueError(f"{', '.join(long)} longer than {LONGEST_NAME:,} characters")
         if record["saved"] is not None and not _names_tensors(**record["saved"]):

@@ -131,6 +131,9 @@ def test_records_without_these_fields_are_still_read():
     assert old.matrix is None and "matrix" not in str(old)
     with pytest.raises(ValueError, match=re.escape("its weights, buffers or dtype differ")):
         old.prune(named("net"))
+    for odd in ({"zeros": result.prunable + 1}, {"matrix": result.prunable - 1}, {"zeros": -1}):
+        with pytest.raises(ValueError, match="zeros, prunable and matrix"):
+            Calibration.from_json(json.dumps(json.loads(result.to_json()) | odd))
     with pytest.raises(ValueError, match="prunable"):
         Calibration.from_json(json.dumps(record | {"prunable": "all"}))
 
