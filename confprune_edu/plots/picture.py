@@ -252,6 +252,7 @@ def risk_bars(ax: Axes, risk: np.ndarray, beyond: np.ndarray, alpha: float) -> N
     within, edges = np.isfinite(risk) & ~beyond, [alpha * k / 10 for k in range(21)]
     for part, low, face, edge, hatch in ((within, 0, BLUE, BLUE, None), (beyond, 1.001, "#F6D5C0", COLOURS[1], "////")):
         shown = np.clip(risk[part], low * alpha, (low + 0.998) * alpha)
-        share = np.full(len(shown), 1 / len(risk))
-        ax.hist(shown, bins=edges, weights=share, color=face, edgecolor=edge, hatch=hatch)
+        height = np.histogram(shown, edges)[0] / len(risk)
+        at = np.flatnonzero(height)  # no bar where it would be empty: an explorer redraws them all
+        ax.bar(np.take(edges, at), height[at], alpha / 10, align="edge", color=face, edgecolor=edge, hatch=hatch)
     ax.set_xlim(0, 2 * alpha)
