@@ -179,6 +179,18 @@ def test_the_picture_of_laws_draws_the_distribution_function_and_names_the_broke
             assert y[np.searchsorted(x, u, side="right") - 1] == pytest.approx(chance[p <= u].sum())
 
 
+def test_curves_and_regions_are_told_apart_without_colour():
+    k = np.arange(101)
+    laws = {name: (f(k, 100, 0.1), binom.pmf(k, 100, 0.1)) for name, f in pvalues.FROM_SUM.items()}
+    drawn = plots.p_value_laws(laws, limit=0.3, marks=True).axes[0].lines[1 : len(laws) + 1]
+    assert len({line.get_marker() for line in drawn}) == len(laws)
+    for line, (p, _) in zip(drawn, laws.values(), strict=True):
+        assert line.get_xdata()[list(line.get_markevery())] == pytest.approx(np.unique(p[p <= 0.3]))
+    p_map = {name: np.full((2, 2), p) for name, p in (("tight", 0.1), ("prw", 0.2), ("bentkus", 0.3), ("clt", 0.4))}
+    (legend,) = plots.p_value_map([10, 20], [0.2, 0.4], p_map, alpha=0.1, delta=0.1).legends
+    assert len({patch.get_hatch() for patch in legend.get_patches()}) == 3
+
+
 def test_the_majorants_lie_above_the_step_and_their_prices_are_those_of_the_package():
     left, right = plots.majorants(5, 100, 0.1).axes
     for line in left.lines:
