@@ -144,6 +144,15 @@ def card_command(arguments: Namespace) -> int:
     return 0
 
 
+def classroom_command(arguments: Namespace) -> int:
+    """`confprune classroom`: write a class for nbgrader and say what comes next."""
+    from confprune_edu.course import classroom
+
+    made = classroom.build(notebooks.notebooks_folder(), arguments.folder)
+    print(f"{len(made)} assignments in {arguments.folder.resolve()}; begin with teach.md")
+    return 0
+
+
 def positive(text: str) -> int:
     """An int of at least 1, for argparse."""
     if int(text) < 1:
@@ -192,6 +201,9 @@ def build_parser() -> argparse.ArgumentParser:
     site.set_defaults(command=html_command)
     site.add_argument("--out", type=Path, default=Path("site"), metavar="DIR", help="folder of the site (%(default)s)")
     site.add_argument("--source", type=Path, metavar="DIR", help="folder of executed notebooks; default: as shipped")
+    taught = commands.add_parser("classroom", help="the exercises as assignments for nbgrader, with an answer key")
+    taught.set_defaults(command=classroom_command)
+    taught.add_argument("folder", type=Path, metavar="DIR", help="a new folder")
     verify = commands.add_parser("verify", help="do these files still hold what was certified?")
     verify.set_defaults(command=verify_command)
     verify.add_argument("files", nargs="+", type=Path, metavar="FILE", help="what the method save of a result wrote")

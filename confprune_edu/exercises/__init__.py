@@ -10,7 +10,13 @@ the smallest failing input and the misconception behind it; in a notebook the ve
 `solution(name)` help along.
 """
 
-from confprune_edu.exercises.checker import EXERCISES as EXERCISES, hint as hint, solution as solution
+from confprune_edu.exercises.checker import (
+    EXERCISES as EXERCISES,
+    grade as grade,
+    hint as hint,
+    keep_solutions as keep_solutions,
+    solution as solution,
+)
 from confprune_edu.exercises.lesson_00 import (
     RECORD as RECORD,
     certificate_flaws as certificate_flaws,

@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from confprune_edu.exercises.verdict import Fault, tell
+from confprune_edu.exercises.verdict import Fault, WrongAnswer, tell
 
 Answer = Callable[..., Any]
 
@@ -50,6 +50,7 @@ class Difference(NamedTuple):
 
 
 EXERCISES: dict[str, Exercise] = {}
+_kept = False  # does a teacher keep the solutions?
 
 
 @functools.cache
@@ -113,9 +114,41 @@ def hint(name: str) -> None:
 
 
 def solution(name: str) -> None:
-    """Print the source of a solution of the exercise `name`; it needs numpy as np and math."""
+    """Print the source of a solution of the exercise `name`, which needs numpy as np and math, or who has it."""
     source = inspect.getsource(_known(name).solution)
-    print(source[source.index("\ndef ") + 1 :])
+    with_teacher = f"Your teacher has the solution of {name}; exercises.hint({name!r}) helps."
+    print(with_teacher if _kept else source[source.index("\ndef ") + 1 :])
+
+
+def keep_solutions() -> None:
+    """From now on `solution` says that the teacher has it: the first cell of the students' notebooks of a class."""
+    global _kept
+    _kept = True
+
+
+def grade(name: str, answer: Answer, inputs: Sequence[Sequence[Any]]) -> None:
+    """Raise an error unless `answer` solves the exercise `name` on these inputs, too.
+
+    Parameters
+    ----------
+    name : str
+        The exercise.
+    answer : callable
+        The student's function.
+    inputs : list of lists of arguments
+        Written as in the table of the lesson.
+
+    Raises
+    ------
+    AssertionError
+        The answer is wrong on one of `inputs`, or in what else the checker asks for.
+    NotImplementedError
+        Nothing was attempted.
+    """
+    task = _known(name)
+    task = task._replace(cases=[(list(args), "an input that the checker does not show") for args in inputs])
+    if fault := _first_fault(answer, task) or task.judge(answer):
+        raise WrongAnswer(name, fault)
 
 
 def _known(name: str) -> Exercise:

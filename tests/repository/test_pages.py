@@ -78,7 +78,7 @@ def test_a_deck_turns_to_its_end_and_no_slide_is_taller_than_the_screen(look, na
 
 
 @pytest.mark.parametrize("size", SIZES)
-@pytest.mark.parametrize("name", ["index", "api", "own_model", *LESSONS])
+@pytest.mark.parametrize("name", ["index", "api", "own_model", "teach", *LESSONS])
 def test_a_page_fits_the_screen_and_its_formulas_are_typeset(look, name, size):
     page = look(name, size)
     formulas = page.locator(".bd-article .math").count()
