@@ -89,7 +89,8 @@ def test_on_the_page_of_an_index_every_link_and_the_picture_are_whole():
 def test_the_readme_is_short_and_its_picture_is_that_of_lesson_00(tmp_path):
     assert len(README.splitlines()) <= 120
     shutil.copy(ROOT / "notebooks" / "00_start_here.ipynb", tmp_path)
-    assert decks.cover(tmp_path).read_bytes() == (ROOT / "notebooks" / "cover.png").read_bytes()
+    made = decks.cover(tmp_path).read_bytes()
+    assert made == (ROOT / "notebooks" / "cover.png").read_bytes(), "make it again: see CONTRIBUTING.md"
     (headline,) = re.findall(r"counting (\d+)%, certificate ([\d.]+)%", "".join(printed("00_start_here", "headline")))
     assert set(re.findall(r"([\d.]+) %\*{0,2}\s+(?:of the draws|\(lower)", README)) == set(headline)
     (alternative,) = re.findall(r"!\[(.*?)\]", README)
