@@ -69,6 +69,18 @@ def app_command(arguments: Namespace) -> int:
     return become("voila", options, "--port", arguments)
 
 
+def lite_command(arguments: Namespace) -> int:
+    """`confprune lite`: write the lessons for the browser and say how to look at them."""
+    if not all(map(importlib.util.find_spec, ("jupyterlite_core", "jupyterlite_pyodide_kernel"))):
+        raise Refused("this needs JupyterLite: python -m pip install jupyterlite-core jupyterlite-pyodide-kernel")
+    from confprune_edu.course import lite
+
+    folder = notebooks.notebooks_folder()
+    out = notebooks.make_output_dir(arguments.folder, folder)
+    print(f"{', '.join(lite.build(folder, out))}: for any web server, or: python -m http.server -d {out}")
+    return 0
+
+
 def become(module: str, options: Sequence[str], port: str, arguments: Namespace) -> int:
     """Replace this process by `python -m module`, so that Ctrl-C and signals reach it directly.
 
@@ -212,6 +224,14 @@ def build_parser() -> argparse.ArgumentParser:
     card.set_defaults(command=card_command)
     card.add_argument("file", type=Path, metavar="FILE", help="what the method save of a result wrote")
     card.add_argument("--out", type=Path, default=Path("card.html"), metavar="HTML", help="page (%(default)s)")
+    light = commands.add_parser(
+        "lite",
+        help="the lessons without torch as a JupyterLite folder, run in the reader's browser",
+        description="When a lesson starts, the browser fetches Python (Pyodide) and ipywidgets from the network. "
+        "Tested are the folder and what the lessons import, but not that a browser runs them: this needs the network.",
+    )
+    light.set_defaults(command=lite_command)
+    light.add_argument("folder", nargs="?", type=Path, default=Path("lite"), metavar="DIR", help="(%(default)s)")
     ready = commands.add_parser("doctor", help="is this machine ready for the course?")
     ready.set_defaults(command=doctor_command)
     return parser

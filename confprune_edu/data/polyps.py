@@ -19,8 +19,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import safetensors
-import safetensors.numpy
 from numpy.typing import NDArray
 from PIL import Image
 
@@ -275,6 +273,8 @@ def _read_cache(file: Path | None, shape: tuple[int, int]) -> dict[str, NDArray[
     """The kept arrays of `shape` (frames, size), or None where there are none, or others than were written."""
     if file is None or not os.path.isfile(file):  # unlike Path.is_file, False in a folder that may not be read
         return None
+    import safetensors.numpy  # here: a browser, in which some lessons run, lacks it
+
     n, size = shape
     try:
         arrays = safetensors.numpy.load_file(file)
@@ -291,6 +291,8 @@ def _read_cache(file: Path | None, shape: tuple[int, int]) -> dict[str, NDArray[
 def _write_cache(file: Path | None, arrays: dict[str, NDArray[Any]]) -> None:
     if file is None:
         return
+    import safetensors.numpy
+
     part = file.with_suffix(f".{os.getpid()}.part")
     try:
         file.parent.mkdir(parents=True, exist_ok=True)

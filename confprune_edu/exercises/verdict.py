@@ -53,7 +53,7 @@ class Card:
 
     def _repr_html_(self) -> str:
         sign, colour = STATES[self.state]
-        title = f'<b style="color:{colour}">{sign} {html.escape(self.name)}: {self.state}</b>'
+        title = f'<b><span style="color:{colour}">{sign}</span> {html.escape(self.name)}: {self.state}</b>'
         return (
             f'<div role="status" style="border-left:5px solid {colour};background:{colour}1a;padding:8px 14px;'
             f'max-width:820px;line-height:1.5">{title}{self._details()}</div>'
