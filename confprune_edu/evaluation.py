@@ -66,8 +66,8 @@ def loss_table(
         target(batch) -> its targets, or None. All of a batch, or of a tuple of tensors, is then inputs: two inputs
         without labels are `call=lambda model, batch: model(*batch), target=lambda batch: None`.
     batch_size : int, optional
-        Examples at a time, for tensors; default: at most 1,280, and fewer if they are large;
-        a Dataset is read 256 at a time.
+        Examples at a time, for tensors; default: at most 1,280, and fewer if they are large or what layers give is,
+        which is measured on four; a Dataset is read 256 at a time.
     device : optional
         Where to run; default: where the model is.
     progress : bool
@@ -209,7 +209,7 @@ def same_function(a: Any, b: Any, data: Any, *, batch_size: int | None = None) -
     >>> same_function(model, rounded, torch.zeros(5, 4)).largest < 0.01
     True
     """
-    source = batches.Source(data, batch_size, batches.BATCH_ELEMENTS)
+    source = batches.Source(data, batch_size)
     examples, largest, changed = 0, 0.0, 0
     with torch.no_grad():
         for batch in source.once():

@@ -6,18 +6,21 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.data import DataLoader, Dataset
 
 from confprune_edu import _checks, memory
 from confprune_edu.engine import nested
 from confprune_edu.engine.fingerprint import Fingerprinted
 
-# Numbers in one batch of inputs: a larger batch is no faster and takes more memory, above all in a convolution, whose
-# outputs are often larger than its inputs. A much smaller one is slower.
-BATCH_ELEMENTS, CONVOLUTION_ELEMENTS = 2**20, 2**18
+# Numbers in the largest tensor of a batch, the inputs or what an operator gives: with more, memory grows and caches
+# overflow, with much less the calls cost most.
+BATCH_ELEMENTS = 2**20
 
 MOST_EXAMPLES = 1280  # in one batch, however small they are
+
+FEW = 32  # examples that are one batch without being measured
 
 KEPT_SHARE = 1 / 4  # of the memory that is free: may hold what would have to be read or computed again
 KEPT_UNKNOWN = 512  # MB for that where the system does not tell how much is free
@@ -56,8 +59,8 @@ class Source:
     is read in each pass, and must give the same examples in the same order, which checksums tell.
     """
 
-    def __init__(self, data: Any, batch_size: int | None, elements: int, target: Target | None = None) -> None:
-        self.once, self.generators, self.in_memory = _reader(data, batch_size, elements, target)
+    def __init__(self, data: Any, batch_size: int | None, target: Target | None = None) -> None:
+        self.once, self.generators, self.in_memory = _reader(data, batch_size, target)
         self.room = Room()
         self.kept: list[Batch] | None = None
         self.digests: list[str] | None = None  # of each batch, known after a pass; of batches that are not kept
@@ -94,12 +97,10 @@ class Source:
             yield batch
 
 
-def _reader(
-    data: Any, batch_size: int | None, elements: int, target: Target | None
-) -> tuple[Pass, list[torch.Generator], bool]:
+def _reader(data: Any, batch_size: int | None, target: Target | None) -> tuple[Pass, list[torch.Generator], bool]:
     """A function that starts a pass, the random generators that it draws from, and whether all is in memory."""
     if isinstance(data, Fingerprinted):
-        read, generators, in_memory = _reader(data.data, batch_size, elements, target)
+        read, generators, in_memory = _reader(data.data, batch_size, target)
         return lambda: data.watched(read()), generators, in_memory
     if batch_size is not None:
         _checks.positive_int(batch_size, "batch_size")
@@ -108,27 +109,54 @@ def _reader(
     if isinstance(data, DataLoader):
         return lambda: (Batch(*_split(batch, target)) for batch in data), _generators(data), False
     parts = _in_memory(data, target)
-    n, size = _length(parts), batch_size or _fitting(parts[0], elements)
+    n, size = _length(parts), batch_size or _fitting(parts[0])
     rows = [slice(i, i + size) for i in range(0, n, size)]
     return lambda: (Batch(*_split(_one([_cut(part, r) for part in parts]), target)) for r in rows), [], True
 
 
-def elements(model: nn.Module) -> int:
-    """How many numbers the inputs of one batch should hold for this model."""
-    convolves = any(isinstance(module, nn.modules.conv._ConvNd) for module in model.modules())
-    return CONVOLUTION_ELEMENTS if convolves else BATCH_ELEMENTS
+def fitting(answer: Callable[[Any], Any], data: Any, target: Target | None = None) -> int | None:
+    """How many examples a batch should have, by the largest tensor in `answer(inputs)`, measured on a few.
+
+    None for a loader, whose batches are what they are, and for a few examples.
+    """
+    data = data.data if isinstance(data, Fingerprinted) else data
+    if isinstance(data, (DataLoader, Dataset)) or hasattr(data, "__getitems__") or count(data) <= FEW:
+        return None
+    two, four = (next(iter(Source(data, n, target).once())) for n in (2, 4))
+    sizes = []
+    for batch in (two, four):
+        with Sizes() as seen:
+            answer(nested.copied(batch.inputs))
+        sizes.append([sum(x.numel() for x in nested.tensors(batch.inputs)), *seen.found])
+    each = max(more - less for less, more in zip(*sizes, strict=True)) // 2  # what does not grow is a weight
+    return min(max(BATCH_ELEMENTS // max(each, 1), 1), MOST_EXAMPLES)
 
 
-def cut(
-    data: Any, batch_size: int | None, elements: int, most: int, target: Target | None = None
-) -> tuple[list[Any], int]:
+class Sizes(TorchDispatchMode):
+    """Notes how many numbers the results of each operator inside the block have."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.found: list[int] = []
+
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:
+        return False  # to skip it would import torch's compiler, which takes seconds
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        result = func(*args, **(kwargs or {}))
+        self.found.append(max((x.numel() for x in nested.tensors(result)), default=0))
+        return result
+
+
+def cut(data: Any, batch_size: int | None, most: int, target: Target | None = None) -> tuple[list[Any], int]:
     """At most `most` pieces of the examples, each of whole batches, and the size of a batch."""
     if isinstance(data, (Dataset, DataLoader)):
         raise TypeError("data must be tensors or arrays where an executor shares them out, got a loader or a data set")
     if batch_size is not None:
         _checks.positive_int(batch_size, "batch_size")
     parts = _in_memory(data, target)
-    n, size = _length(parts), batch_size or _fitting(parts[0], elements)
+    n, size = _length(parts), batch_size or _fitting(parts[0])
     step = size * -(-n // (size * most))
     # copies: a slice would travel with all of its tensor's memory
     return [_one([nested.copied(_cut(part, slice(i, i + step))) for part in parts]) for i in range(0, n, step)], size
@@ -189,10 +217,11 @@ def _one(parts: list[Any]) -> Any:
     return parts[0] if len(parts) == 1 else tuple(parts)
 
 
-def _fitting(part: Any, elements: int) -> int:
-    """How many examples have together this many elements."""
+def _fitting(part: Any) -> int:
+    """How many examples a batch has by its inputs alone."""
     found = nested.tensors(part)
-    return min(max(elements * len(found[0]) // max(sum(x.numel() for x in found), 1), 1), MOST_EXAMPLES)
+    each = sum(x.numel() for x in found) // len(found[0])
+    return min(max(BATCH_ELEMENTS // max(each, 1), 1), MOST_EXAMPLES)
 
 
 def _split(batch: Any, target: Target | None) -> tuple[Any, Any]:

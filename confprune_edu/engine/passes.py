@@ -100,12 +100,24 @@ def prepare(
     for name, function in (("call", call), ("target", options.target or call)):
         if not callable(function):
             raise TypeError(f"{name} must be a function, got {function!r}")
-    source = batches.Source(data, options.batch_size, batches.elements(model), options.target)
     weights = list(pruning.prunable(model, options.weights))
     device = next(model.parameters()).device if options.device is None else torch.device(options.device)
+    source = batches.Source(data, batch_size(model, data, options, device), options.target)
     full, shown = full_copy(model, device, weights, call)
     whole = options.target is not None
     return Task(model, full, grid, losses, source, device, options.progress, weights, call, shown, whole)
+
+
+def batch_size(model: nn.Module, data: Any, options: Options, device: torch.device) -> int | None:
+    """How many examples are evaluated together: what was asked for, or what a copy of the model shows; None: any."""
+    if options.batch_size is not None:
+        return options.batch_size
+    trial, call = pruning.twin(model).to(device).eval(), options.call or operator.call
+    with pruning.same_random_state(), torch.inference_mode(), proof.eager():
+        try:
+            return batches.fitting(lambda inputs: call(trial, nested.moved(inputs, device)), data, options.target)
+        except Exception:  # whatever is wrong, the first batch will tell
+            return None
 
 
 def full_copy(

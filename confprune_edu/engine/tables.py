@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 from tqdm.auto import tqdm
@@ -198,9 +199,10 @@ def _by_workers(
 ) -> Iterator[Arrays]:
     """The rows of each piece of the data, evaluated on the executor."""
     seen, data = (data, data.data) if isinstance(data, Fingerprinted) else (None, data)
-    pieces, size = batches.cut(data, options.batch_size, batches.elements(model), executors.PIECES, options.target)
+    fitting = passes.batch_size(model, data, options, torch.device("cpu"))
+    pieces, size = batches.cut(data, fitting, executors.PIECES, options.target)
     if seen is not None and seen.sha256 is None:
-        for _ in batches.Source(seen, size, 0, options.target).once():
+        for _ in batches.Source(seen, size, options.target).once():
             pass
     same = options._replace(batch_size=size, progress=False)
     jobs = [(executors.Parcel(model, piece, grid, dict(losses), same),) for piece in pieces]

@@ -79,6 +79,31 @@ def test_batch_size_does_not_matter(mlp, digits, batch_size):
     np.testing.assert_array_equal(evaluation.loss_table(mlp, data, RATIOS, losses.error, batch_size=batch_size), want)
 
 
+class Tokens(nn.Module):
+    """Token ids, which are few numbers, become many."""
+
+    def __init__(self, width):
+        super().__init__()
+        self.table, self.last, self.seen = nn.Embedding(50, width), nn.Linear(width, 3), []
+
+    def forward(self, ids):
+        Tokens.batches.append(len(ids))
+        return self.last(self.table(ids)).mean(1)
+
+
+@pytest.mark.parametrize(("width", "most"), [(2, 1280), (128, 2**20 // (16 * 128)), (2**17, 1)])
+def test_the_default_batch_is_fitted_to_what_layers_give(width, most):
+    ids, Tokens.batches = torch.randint(0, 50, (40 if most == 1 else 1500, 16)), []
+    evaluation.loss_table(Tokens(width), ids, [0.5], distance)
+    assert Tokens.batches[:2] == [2, 4] and max(Tokens.batches) == max(most, 4)
+    assert sum(Tokens.batches[2:]) == 2 * len(ids) and set(Tokens.batches[2:-2]) <= {most, len(ids) % most}
+    Tokens.batches = []
+    evaluation.loss_table(Tokens(width), DataLoader(ids[:40], batch_size=20), [0.5], distance)
+    evaluation.loss_table(Tokens(width), ids[:32], [0.5], distance)  # few
+    evaluation.loss_table(Tokens(width), ids[:40], [0.5], distance, batch_size=20)
+    assert Tokens.batches == [20] * 4 + [32] * 2 + [20] * 4
+
+
 class Pairs(Dataset):
     def __init__(self, images, labels):
         self.images, self.labels = images, labels
@@ -309,7 +334,7 @@ def test_models_are_evaluated_in_eval_mode_without_gradients():
             return super().forward(x)
 
     model = nn.Sequential(Witness(4, 8), nn.BatchNorm1d(8), nn.Dropout(0.5), nn.Linear(8, 3)).train()
-    x = torch.randn(40, 4)
+    x = torch.randn(30, 4)
     (column,) = evaluation.loss_columns(model, x, [0.0], losses.disagreement)
     assert not column.any()  # dropout or batch means would show
     evaluation.loss_table(model, x, [0.5], losses.disagreement)
@@ -374,7 +399,7 @@ def test_no_ratio_beyond_the_first_failure(counted, failing):
     def loss(pruned, full, target):  # the first ratio takes the second pass, and so on
         return torch.full((40,), float(Counted.passes == failing + 2))
 
-    settings = dict(alpha=0.2, delta=0.1, ratios=[0.1, 0.2, 0.4, 0.6])
+    settings = dict(alpha=0.2, delta=0.1, ratios=[0.1, 0.2, 0.4, 0.6], batch_size=40)
     result = calibration.calibrate(counted, torch.randn(40, 6), loss, block=1, **settings)
     assert Counted.passes == failing + 2 and result.evaluated == failing + 1
     assert np.isfinite(result.p_values).tolist() == [j <= failing for j in range(4)]
@@ -392,7 +417,7 @@ def test_no_more_than_one_block_beyond_the_first_failure(counted):
     for block in (None, 3):
         Counted.passes = 0
         result = calibration.calibrate(
-            counted, torch.randn(40, 6), loss, alpha=0.2, delta=0.1, ratios=grid, block=block
+            counted, torch.randn(40, 6), loss, alpha=0.2, delta=0.1, ratios=grid, block=block, batch_size=40
         )
         assert np.isfinite(result.p_values).sum() == 65 and result.evaluated == Counted.passes
         done.append(result.evaluated)

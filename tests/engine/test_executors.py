@@ -181,13 +181,13 @@ def test_the_exceptions_of_a_job_are_its_own():
 
 
 def test_pieces_are_whole_batches_and_few(digits):
-    pieces, size = batches.cut(digits, 7, batches.BATCH_ELEMENTS, executors.PIECES)
+    pieces, size = batches.cut(digits, 7, executors.PIECES)
     sizes = [len(x) for x, _ in pieces]
     assert size == 7 and sum(sizes) == 5000 and len(pieces) <= executors.PIECES
     assert all(s % 7 == 0 for s in sizes[:-1])
     assert torch.equal(torch.cat([x for x, _ in pieces]), digits[0])
     assert all(x.untyped_storage().nbytes() == 4 * x.numel() for x, _ in pieces)  # no more than itself travels
-    assert len(batches.cut(digits[0][:3], None, batches.BATCH_ELEMENTS, executors.PIECES)[0]) == 1
+    assert len(batches.cut(digits[0][:3], None, executors.PIECES)[0]) == 1
 
 
 @pytest.mark.parametrize("data", [DataLoader(torch.ones(9, 2)), TensorDataset(torch.ones(9, 2))])

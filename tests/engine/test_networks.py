@@ -741,7 +741,7 @@ class Tally(nn.ReLU):
 def test_a_grid_may_start_anywhere_and_shares_its_weights(first):
     Tally.calls = 0
     model = nn.Sequential(nn.Linear(6, 16), Tally(), nn.Linear(16, 3))
-    evaluation.loss_table(model, X, [first, 0.5, 0.9], moved)
+    evaluation.loss_table(model, X, [first, 0.5, 0.9], moved, batch_size=40)
     assert Tally.calls == 1 + 2 + 3 - (first == 0)  # full, a trial of columns, and each ratio that prunes something
 
 
