@@ -55,7 +55,8 @@ def slides(notebook: NotebookNode) -> list[Slide]:
     made = [Slide("")]
     for cell in notebook.cells:
         if cell.cell_type == "markdown":
-            prose, *parts = re.split(r"^##? +", cell.source, flags=re.MULTILINE)
+            source = re.sub(r"(\]\([\w-]+)\.ipynb\b", r"\1.md", cell.source)  # links to lessons lead to their decks
+            prose, *parts = re.split(r"^##? +", source, flags=re.MULTILINE)
             made[-1].notes.append(prose.strip())
             for part in parts:
                 heading, _, prose = part.partition("\n")
@@ -89,10 +90,10 @@ def deck(notebook: NotebookNode, name: str, folder: Path) -> None:
 
 
 def aside(slide: Slide) -> str:
-    """The notes, which reveal.js shows to the speaker: formulas as LaTeX, links to lessons as links to their decks."""
+    """The notes, which reveal.js shows to the speaker: formulas as LaTeX."""
     text = "\n\n".join(slide.notes)
     text = re.sub(r"(?<!`)(\${1,2})([^$`]+)\1", lambda found: f"`{' '.join(found[2].split())}`", text)
-    text = re.sub(r"(\]\([\w-]+)\.ipynb\b", r"\1.md", re.sub(r"^#+ (.+)$", r"**\1**", text, flags=re.MULTILINE))
+    text = re.sub(r"^#+ (.+)$", r"**\1**", text, flags=re.MULTILINE)
     return f'<aside class="notes">\n\n{text}\n\n</aside>'
 
 

@@ -2,6 +2,7 @@
 
 import csv
 import importlib
+import re
 import subprocess
 import sys
 import tomllib
@@ -136,6 +137,17 @@ def test_the_answer_key_and_the_plan_speak_of_every_lesson(monday):
         assert f"## {name}\n" in key and all(f"### {exercise}\n" in key for exercise in exercises_of(name))
         assert f"\n| {name[:2]} |" in plan
     assert "SOLUTION" not in key
+
+
+def test_the_plan_names_sections_that_there_are_and_an_explorer_in_its_own(monday):
+    plan = (monday / "teach.md").read_text(encoding="utf-8")
+    rows = re.findall(r"^\| (\d\d) \| ([\d, ]+) \| (\d+): [^|]+ \| ([\d, ]+) \|", plan, re.MULTILINE)
+    assert [number for number, *_ in rows] == [name[:2] for name in NAMES]
+    for name, (_, first, explorer, second) in zip(NAMES, rows, strict=True):
+        text = "\n".join(cell.source for cell in read_lesson(name).cells)
+        sections = dict(re.findall(r"^## (\d+) · (.*?)(?=^## |\Z)", text, re.MULTILINE | re.DOTALL))
+        assert {*first.split(", "), explorer, *second.split(", ")} <= set(sections)
+        assert re.search(r"^widgets\.\w+\(", sections[explorer], re.MULTILINE)
 
 
 def test_in_a_students_copy_the_teacher_has_the_solution(monday):
