@@ -179,6 +179,22 @@ def build_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action="version", version=f"confprune {__version__}")
     commands = parser.add_subparsers(title="commands")
+    for add in (add_course, add_pages, add_certificates, add_machine):
+        add(commands)
+    return parser
+
+
+def add_course(commands: Any) -> None:
+    """The lessons in Jupyter: open, list, run."""
+    start = commands.add_parser("start", aliases=["lab"], help="copy the lessons once, open the copies in JupyterLab")
+    start.set_defaults(command=start_command)
+    lessons = Path("lessons")
+    start.add_argument("folder", nargs="?", type=Path, default=lessons, metavar="DIR", help="your copy (%(default)s)")
+    app = commands.add_parser("app", help="one explorer as a web page, with voila")
+    app.set_defaults(command=app_command)
+    for opened in (start, app):
+        opened.epilog = "What follows -- is handed on, such as: -- --no-browser"
+        opened.add_argument("--port", type=int, help="port on 127.0.0.1; 0: any free one")
     listed = commands.add_parser("list", help="the notebooks, their run times and their parameters")
     listed.set_defaults(command=list_command)
     run = commands.add_parser("run", help="execute notebooks; the originals stay as they are")
@@ -196,19 +212,10 @@ def build_parser() -> argparse.ArgumentParser:
     )
     add("--jobs", type=positive, metavar="N", help="notebooks run side by side (one a core, while memory allows)")
     add("--timeout", type=positive, default=600, metavar="S", help="seconds that one cell may take (%(default)s)")
-    measured = commands.add_parser("bench", help="how fast a loss table is here, against the usual ways")
-    measured.set_defaults(command=bench_command)
-    measured.add_argument("--quick", action="store_true", help="small sizes, one round: does it work?")
-    measured.add_argument("--chart", type=Path, metavar="FILE", help="PNG file to draw the tables into")
-    start = commands.add_parser("start", aliases=["lab"], help="copy the lessons once, open the copies in JupyterLab")
-    start.set_defaults(command=start_command)
-    lessons = Path("lessons")
-    start.add_argument("folder", nargs="?", type=Path, default=lessons, metavar="DIR", help="your copy (%(default)s)")
-    app = commands.add_parser("app", help="one explorer as a web page, with voila")
-    app.set_defaults(command=app_command)
-    for opened in (start, app):
-        opened.epilog = "What follows -- is handed on, such as: -- --no-browser"
-        opened.add_argument("--port", type=int, help="port on 127.0.0.1; 0: any free one")
+
+
+def add_pages(commands: Any) -> None:
+    """The lessons elsewhere: a book, a class, a browser."""
     site = commands.add_parser("html", help="write the executed course as a static site, with slides")
     site.set_defaults(command=html_command)
     site.add_argument("--out", type=Path, default=Path("site"), metavar="DIR", help="folder of the site (%(default)s)")
@@ -216,14 +223,6 @@ def build_parser() -> argparse.ArgumentParser:
     taught = commands.add_parser("classroom", help="the exercises as assignments for nbgrader, with an answer key")
     taught.set_defaults(command=classroom_command)
     taught.add_argument("folder", type=Path, metavar="DIR", help="a new folder")
-    verify = commands.add_parser("verify", help="do these files still hold what was certified?")
-    verify.set_defaults(command=verify_command)
-    verify.add_argument("files", nargs="+", type=Path, metavar="FILE", help="what the method save of a result wrote")
-    verify.add_argument("--json", action="store_true", help="one JSON list in place of text")
-    card = commands.add_parser("card", help="the model card of a certified network, one web page")
-    card.set_defaults(command=card_command)
-    card.add_argument("file", type=Path, metavar="FILE", help="what the method save of a result wrote")
-    card.add_argument("--out", type=Path, default=Path("card.html"), metavar="HTML", help="page (%(default)s)")
     light = commands.add_parser(
         "lite",
         help="the lessons without torch as a JupyterLite folder, run in the reader's browser",
@@ -232,9 +231,28 @@ def build_parser() -> argparse.ArgumentParser:
     )
     light.set_defaults(command=lite_command)
     light.add_argument("folder", nargs="?", type=Path, default=Path("lite"), metavar="DIR", help="(%(default)s)")
+
+
+def add_certificates(commands: Any) -> None:
+    """What a certified file holds."""
+    verify = commands.add_parser("verify", help="do these files still hold what was certified?")
+    verify.set_defaults(command=verify_command)
+    verify.add_argument("files", nargs="+", type=Path, metavar="FILE", help="what the method save of a result wrote")
+    verify.add_argument("--json", action="store_true", help="one JSON list in place of text")
+    card = commands.add_parser("card", help="the model card of a certified network, one web page")
+    card.set_defaults(command=card_command)
+    card.add_argument("file", type=Path, metavar="FILE", help="what the method save of a result wrote")
+    card.add_argument("--out", type=Path, default=Path("card.html"), metavar="HTML", help="page (%(default)s)")
+
+
+def add_machine(commands: Any) -> None:
+    """This machine: how fast, and is it ready?"""
+    measured = commands.add_parser("bench", help="how fast a loss table is here, against the usual ways")
+    measured.set_defaults(command=bench_command)
+    measured.add_argument("--quick", action="store_true", help="small sizes, one round: does it work?")
+    measured.add_argument("--chart", type=Path, metavar="FILE", help="PNG file to draw the tables into")
     ready = commands.add_parser("doctor", help="is this machine ready for the course?")
     ready.set_defaults(command=doctor_command)
-    return parser
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -631,7 +631,7 @@ def test_start_serves_the_copies_on_this_machine_behind_a_token_without_news(fol
     environment = {name: value for name, value in os.environ.items() if name != "JUPYTER_TOKEN"} | own
     server = subprocess.Popen([sys.executable, "-c", LAB], env=environment, stderr=subprocess.DEVNULL)
     try:
-        info = wait_for(lambda: read_json(folder.parent / "RUNTIME" / f"jpserver-{server.pid}.json"))
+        info = wait_for(lambda: read_json(folder.parent / "RUNTIME" / f"jpserver-{server.pid}.json"), seconds=120)
         assert info["url"].startswith(("http://127.0.0.1:", "http://localhost:"))
         wait_for(lambda: listens(info["port"]))  # it writes the file just before
         contents = f"{info['url']}api/contents"

@@ -9,7 +9,7 @@ import ipywidgets
 import matplotlib as mpl
 import pytest
 
-from confprune_edu import plots, widgets
+from confprune_edu import controls, plots, widgets
 
 # Controls
 
@@ -121,7 +121,7 @@ def test_a_menu_is_a_button_for_each_option_and_says_which_is_chosen():
 def shown(monkeypatch):
     """All that `explore` displays."""
     shown = []
-    monkeypatch.setattr(widgets, "display", shown.append)
+    monkeypatch.setattr(controls, "display", shown.append)
     return shown
 
 
