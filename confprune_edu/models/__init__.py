@@ -1,4 +1,11 @@
 """The networks of the course, their shipped weights, and how they were trained (`models.training`)."""
 
-from confprune_edu.models.networks import MLP as MLP, UNet as UNet, load as load
+from confprune_edu.models.networks import (
+    CNN as CNN,
+    MLP as MLP,
+    LetterTransformer as LetterTransformer,
+    RowGRU as RowGRU,
+    UNet as UNet,
+    load as load,
+)
 from confprune_edu.models.training import trained_on as trained_on

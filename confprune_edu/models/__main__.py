@@ -1,10 +1,11 @@
 """Train a shipped network again, or record its losses.
 
-`python -m confprune_edu.models train NAME --data-root ROOT` trains mnist-mlp or polyp-unet, and
-`python -m confprune_edu.models record NAME` records mnist-losses or polyp-losses, those of the shipped networks.
+`python -m confprune_edu.models train NAME --data-root ROOT` trains the network NAME of `models.load`, and
+`python -m confprune_edu.models record NAME-losses` records what pruning does to it; that of the UNet is polyp-losses.
 """
 
 import argparse
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -16,21 +17,43 @@ from torch.optim.swa_utils import update_bn
 
 from confprune_edu import data, evaluation, losses, pruning
 from confprune_edu.data.assets import size_and_checksum
-from confprune_edu.models.networks import load
-from confprune_edu.models.training import quality_by_centre, train_mnist_mlp, train_polyp_unet, trained_on
+from confprune_edu.models.networks import NETWORKS, load
+from confprune_edu.models.training import quality_by_centre, train_classifier, train_polyp_unet, trained_on
 
 
-def _mnist_mlp(options):
-    """Train on the MNIST images that do not ship, return the weights and the sentence about the test accuracy."""
-    images, labels = data.without_mnist5k(*data.mnist(options.data_root, download=options.download))
-    model = train_mnist_mlp(images, labels, seed=options.seed, epochs=options.epochs or 20)
-    tests, truth = data.mnist(options.data_root, train=False)
+def _digits(options):
+    """Images and labels to train on, none of them in `mnist5k`, and others to test."""
+    known = data.without_mnist5k(*data.mnist(options.data_root, download=options.download))
+    return known, data.mnist(options.data_root, train=False)
+
+
+def _words(options):
+    """Letters and numbers of syllables to train on, and others to test; none of the words is in `words5k`."""
+    words, syllables = data.cmudict(options.data_root / "cmudict.dict")
+    letters, counts = torch.from_numpy(data.spell(words)), torch.from_numpy(syllables)
+    tests, known = slice(5000, 10000), slice(10000, None)  # the first 5,000 ship
+    return (letters[known], counts[known]), (letters[tests], counts[tests])
+
+
+# Of each classifier: what gives its examples, passes through them, precision in which its weights are stored
+CLASSIFIERS = {
+    "mnist-mlp": (_digits, 20, torch.float32),
+    "mnist-cnn": (_digits, 4, torch.float16),
+    "mnist-gru": (_digits, 5, torch.float16),
+    "words-transformer": (_words, 12, torch.float16),
+}
+
+
+def _classifier(options):
+    """Train on examples that do not ship, return the weights and the sentence about the accuracy on others."""
+    examples, epochs, precision = CLASSIFIERS[options.name]
+    known, (tests, truth) = examples(options)
+    model = train_classifier(NETWORKS[options.name], *known, seed=options.seed, epochs=options.epochs or epochs)
+    weights = _stored(model, precision)
     with torch.inference_mode():
         right = int((model(tests).argmax(1) == truth).sum())
-    return (
-        model.state_dict(),
-        f"trained on {len(images)} images; {right} of {len(truth)} test images right: {right / len(truth):.2%}",
-    )
+    learned = f"trained on {len(known[0])} examples"
+    return weights, f"{learned}; {right} of {len(truth)} others right: {right / len(truth):.2%}"
 
 
 def _polyp_unet(options):
@@ -44,22 +67,30 @@ def _polyp_unet(options):
         epochs=epochs,
         report=lambda epoch, _: print(f"epoch {epoch + 1} of {epochs}", end="\r", flush=True),
     )
-    weights = {name: v.half() if v.is_floating_point() else v for name, v in model.state_dict().items()}
-    model.load_state_dict(weights)
+    weights = _stored(model, torch.float16)
     report = f"trained on {known.sum()} frames; on videos that it never saw:"
     return weights, f"{report}\n{quality_by_centre(model, frames[~known])}"
 
 
-RATIOS = np.arange(100) / 100  # of the recorded losses on digits
+def _stored(model, precision):
+    """The weights as they are stored; the model computes with these from now on, and is measured as it ships."""
+    weights = {name: v.to(precision) if v.is_floating_point() else v for name, v in model.state_dict().items()}
+    model.load_state_dict(weights)
+    return weights
 
-RECIPES = {"mnist-mlp": _mnist_mlp, "polyp-unet": _polyp_unet}  # options of the command -> weights, what they achieve
+
+# options of the command -> weights, what they achieve
+RECIPES = {**dict.fromkeys(CLASSIFIERS, _classifier), "polyp-unet": _polyp_unet}
+
+RATIOS = np.arange(100) / 100  # of the recorded losses of classifiers
 
 
-def _mnist_losses(options):
-    """The arrays of mnist-losses.npz: by loss, the table (5000, m) with eight digits in a byte, (625, m); `ratios`."""
-    wanted = {loss: getattr(losses, loss) for loss in data.MNIST_LOSSES}
-    tables = evaluation.loss_tables(load("mnist-mlp"), data.mnist5k(), RATIOS, wanted)
-    return {"ratios": RATIOS, **{loss: np.packbits(table, axis=0) for loss, table in tables.items()}}
+def _classifier_losses(name, options):
+    """The arrays of NAME-losses.npz: FAMILY/LOSS, a table (5000, m) with eight rows in a byte, (625, m); `ratios`."""
+    examples = data.words5k()[:2] if name.startswith("words") else data.mnist5k()
+    wanted = {loss: getattr(losses, loss) for loss in data.CLASSIFIER_LOSSES}
+    tables = evaluation.loss_tables(load(name), examples, RATIOS, wanted)
+    return {"ratios": RATIOS, **{f"magnitude/{loss}": np.packbits(table, axis=0) for loss, table in tables.items()}}
 
 
 POLYP_RATIOS = np.arange(50) / 50  # of the recorded losses on frames
@@ -108,7 +139,11 @@ def half_up(table):
     return np.where(half < table, np.nextafter(half, np.float16(1)), half)
 
 
-RECORDS = {"mnist-losses": _mnist_losses, "polyp-losses": _polyp_losses}  # options of the command -> arrays to store
+# options of the command -> arrays to store
+RECORDS: dict[str, Callable] = {
+    **{f"{name}-losses": partial(_classifier_losses, name) for name in CLASSIFIERS},
+    "polyp-losses": _polyp_losses,
+}
 
 
 def _train(options, out):
@@ -129,7 +164,9 @@ def main(arguments=None):
     commands = parser.add_subparsers(required=True)
     train = commands.add_parser("train", help="train a network")
     train.add_argument("name", choices=list(RECIPES))
-    train.add_argument("--data-root", type=Path, required=True, help="folder that holds MNIST/raw, or PolypGen")
+    train.add_argument(
+        "--data-root", type=Path, required=True, help="folder that holds MNIST/raw, cmudict.dict or PolypGen"
+    )
     train.add_argument("--download", action="store_true", help="fetch what is missing of MNIST there")
     train.add_argument("--seed", type=int, default=0)
     train.add_argument("--epochs", type=int, help="passes through the data (default: as shipped)")

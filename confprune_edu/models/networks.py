@@ -74,15 +74,97 @@ class MLP(nn.Module):
         return self.output(self.hidden2(hidden).relu())
 
 
+class CNN(nn.Sequential):
+    """Two convolutions of 5 x 5 and two linear layers: 215,370 parameters.
+
+    Takes images, shape (B, 1, 28, 28); returns logits, shape (B, 10).
+
+    >>> CNN()(torch.zeros(2, 1, 28, 28)).shape
+    torch.Size([2, 10])
+    """
+
+    def __init__(self) -> None:
+        super().__init__(
+            nn.Conv2d(1, 16, 5, padding=2),
+            nn.ReLU(),
+            nn.MaxPool2d(2),
+            nn.Conv2d(16, 32, 5, padding=2),
+            nn.ReLU(),
+            nn.MaxPool2d(2),
+            nn.Flatten(),
+            nn.Linear(32 * 7 * 7, 128),
+            nn.ReLU(),
+            nn.Linear(128, 10),
+        )
+
+
+class RowGRU(nn.Module):
+    """A recurrent network that reads an image row by row, and answers after the last one.
+
+    Takes images, shape (B, 1, 28, 28); returns logits, shape (B, 10). 62,000 parameters.
+
+    >>> RowGRU()(torch.zeros(2, 1, 28, 28)).shape
+    torch.Size([2, 10])
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.rows = nn.GRU(28, 128, batch_first=True)
+        self.output = nn.Linear(128, 10)
+
+    def forward(self, images: Tensor) -> Tensor:
+        states, _ = self.rows(images.squeeze(1))
+        return self.output(states[:, -1])
+
+
+class LetterTransformer(nn.Module):
+    """Three transformer blocks over the letters of a word, whose features are added up: how many syllables has it?
+
+    Takes letters as `data.spell` gives them, shape (B, 16); returns logits, shape (B, 7), of 0 to 6 syllables. 104,000
+    parameters.
+
+    >>> LetterTransformer()(torch.tensor(data.spell(["zebra"]))).shape
+    torch.Size([1, 7])
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.letters = nn.Embedding(27, WIDTH)
+        self.positions = nn.Embedding(16, WIDTH)
+        self.blocks = nn.ModuleList([_block() for _ in range(3)])
+        self.norm = nn.LayerNorm(WIDTH)
+        self.output = nn.Linear(WIDTH, 7)
+
+    def forward(self, letters: Tensor) -> Tensor:
+        empty = letters == 0
+        features = self.letters(letters) + self.positions.weight
+        for block in self.blocks:
+            features = block(features, src_key_padding_mask=empty)
+        # a sum, not a mean: what is counted grows with the word
+        return self.output(self.norm(features).masked_fill(empty[..., None], 0).sum(1) / 16)
+
+
+WIDTH = 64  # of the transformers
+
+
+def _block() -> nn.TransformerEncoderLayer:
+    return nn.TransformerEncoderLayer(
+        WIDTH, nhead=4, dim_feedforward=2 * WIDTH, dropout=0.0, batch_first=True, norm_first=True
+    )
+
+
 def load(name: str) -> nn.Module:
     """A network of the course with its shipped weights, ready to be evaluated.
 
     Parameters
     ----------
     name : str
-        "mnist-mlp": an `MLP` trained on the 55,000 MNIST training images that are not in `data.mnist5k`;
-        "polyp-unet": a `UNet` for frames of 128 x 128, trained on the PolypGen videos of `trained_on`, stored in half
-        precision and computed in float32.
+        "mnist-mlp" (an `MLP`), "mnist-cnn" (`CNN`), "mnist-gru" (`RowGRU`): trained
+        on the 55,000 MNIST training images that are not in `data.mnist5k`;
+        "words-transformer" (`LetterTransformer`): trained on 105,722 words of
+        `data.cmudict`, none of them in `data.words5k`;
+        "polyp-unet": a `UNet` for frames of 128 x 128, trained on the PolypGen videos of `trained_on`.
+        All but the first are stored in half precision and computed in float32.
 
     Returns
     -------
@@ -112,4 +194,10 @@ def load(name: str) -> nn.Module:
 
 
 # the weights of NAME are the asset NAME.safetensors
-NETWORKS: dict[str, type[nn.Module]] = {"mnist-mlp": MLP, "polyp-unet": UNet}
+NETWORKS: dict[str, type[nn.Module]] = {
+    "mnist-mlp": MLP,
+    "mnist-cnn": CNN,
+    "mnist-gru": RowGRU,
+    "words-transformer": LetterTransformer,
+    "polyp-unet": UNet,
+}

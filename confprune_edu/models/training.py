@@ -11,34 +11,39 @@ from torch.nn.functional import binary_cross_entropy_with_logits, cross_entropy
 
 from confprune_edu import losses
 from confprune_edu.data import PolypFrames
-from confprune_edu.models.networks import MLP, UNet
+from confprune_edu.models.networks import UNet
 
 
-def train_mnist_mlp(images: Tensor, labels: Tensor, *, seed: int = 0, epochs: int = 20) -> MLP:
-    """Train an `MLP` with Adam, cosine learning rate and weight decay, which keeps the weights small and so prunable.
+def train_classifier(
+    network: Callable[[], nn.Module], inputs: Tensor, targets: Tensor, *, epochs: int, seed: int = 0
+) -> nn.Module:
+    """Train a network with Adam, cosine learning rate and weight decay, which keeps the weights small and so prunable.
 
     Parameters
     ----------
-    images : float32 tensor, shape (n, 1, 28, 28), in [0, 1]
-    labels : int64 tensor, shape (n,), in 0..9
+    network : callable
+        Makes the network: `CNN`, say.
+    inputs : tensor, shape (n, ...)
+    targets : int64 tensor, shape (n,)
+        Which of the network's outputs should be the largest.
+    epochs : int
+        Passes through the inputs.
     seed : int
         Of the initial weights and the batches. One seed, one machine, one result; the global random state stays.
-    epochs : int
-        Passes through the images; 20 take about half a minute on two cores.
 
     Returns
     -------
-    MLP in eval mode.
+    Module in eval mode.
     """
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(seed)  # torch.manual_seed would reseed the GPUs too
-        model = MLP()
+        model = network()
         optimizer = torch.optim.Adam(model.parameters(), lr=2e-3, weight_decay=1e-4)
-        schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, epochs * -(-len(images) // 256))
+        schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, epochs * -(-len(inputs) // 256))
         for _ in range(epochs):
-            for batch in torch.randperm(len(images)).split(256):
+            for batch in torch.randperm(len(inputs)).split(256):
                 optimizer.zero_grad()
-                cross_entropy(model(images[batch]), labels[batch]).backward()
+                cross_entropy(model(inputs[batch]), targets[batch]).backward()
                 optimizer.step()
                 schedule.step()
     return model.eval()

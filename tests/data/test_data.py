@@ -99,29 +99,16 @@ def test_mnist_losses_are_on_the_default_grid():
     assert data.mnist_losses()[1].tolist() == list(calibration.RATIOS)
 
 
-def test_mnist_losses_agree_with_each_other():
-    degradation, error, disagreement = (data.mnist_losses(loss)[0] for loss in data.MNIST_LOSSES)
-    wrong = error[:, :1]  # of the full network
-    assert error[:, 0].sum() == 80 and not disagreement[:, 0].any()
-    np.testing.assert_array_equal(degradation, error & ~wrong)
-    np.testing.assert_array_equal(degradation, disagreement & ~wrong)
-
-
 def test_mnist_losses_calls_share_no_memory():
     data.mnist_losses()[0][:] = True
     assert not data.mnist_losses()[0].all()
 
 
-def test_mnist_losses_refuses_other_losses():
-    with pytest.raises(ValueError, match="loss must be one of degradation, error, disagreement"):
-        data.mnist_losses("accuracy_drop")
-
-
 def test_damaged_losses_are_never_parsed(assets, monkeypatch):
     monkeypatch.setattr(np, "load", lambda *_, **__: pytest.fail("parsed"))
-    path = assets / "mnist-losses.npz"
+    path = assets / "mnist-mlp-losses.npz"
     path.write_bytes(flipped(path.read_bytes()))
-    with pytest.raises(ValueError, match=r"mnist-losses\.npz is altered"):
+    with pytest.raises(ValueError, match=r"mnist-mlp-losses\.npz is altered"):
         data.mnist_losses()
 
 
@@ -131,7 +118,8 @@ def test_damaged_losses_are_never_parsed(assets, monkeypatch):
 def test_assets_are_small_and_all_on_record():
     files = {path.name: path.stat().st_size for path in data.ASSETS.iterdir() if path.name != "README.md"}
     assert files == {name: size for name, (size, _) in data.CHECKSUMS.items()}
-    assert files["mnist5k.npz"] < 1e6 and files["mnist-losses.npz"] < 2e5 and max(files.values()) < 3e6
+    assert files["mnist5k.npz"] < 1e6 and max(files.values()) < 3e6
+    assert all(files[f"{name}-losses.npz"] < 3e5 for name in data.CLASSIFIERS)
     readme = (data.ASSETS / "README.md").read_text(encoding="utf-8")
     for name, (size, sha256) in data.CHECKSUMS.items():
         assert f"| `{name}` | {size:,} | `{sha256}` |" in readme
