@@ -348,6 +348,21 @@ def test_what_the_prose_says_about_pruning_a_unet():
     assert (missed[centre == 6].mean(axis=0) > missed[centre < 6].mean(axis=0))[:20].all()  # C6 is the harder one
 
 
+def test_what_the_prose_says_about_frames_and_hospitals():
+    settings = {"delta": 0.1, "p_value": "tight"}
+    gains = []
+    for loss, alpha in (("one_minus_dice_to_full", 0.1), ("false_negative_rate", 0.3), ("dice_degradation", 0.1)):
+        recorded = data.polyp_losses(loss)
+        tables = recorded.losses[recorded.centre < 6], home_videos(loss)[0]
+        frames, videos = (calibrate_losses(t, recorded.ratios, alpha=alpha, **settings).ratio for t in tables)
+        gains.append(frames - videos)
+    assert (round(min(gains), 2), round(max(gains), 2)) == (0.04, 0.1)  # "more by four to ten points"
+    for loss in ("one_minus_iou_to_full", "one_minus_dice_to_full", "dice_degradation"):
+        recorded, home = data.polyp_losses(loss), data.polyp_losses(loss).centre < 6
+        at = recorded.losses[:, np.argmin(abs(recorded.ratios - 0.3))]
+        assert abs(at[home].mean() - at[~home].mean()) < 0.01  # "hardly a difference"
+
+
 def test_zeros_fall_on_the_wide_layers_in_the_middle():
     pruned = pruning.prunable(pruning.prune(models.load("polyp-unet"), 0.7))
     zeros = {name: float((w == 0).float().mean()) for name, w in pruned.items()}
