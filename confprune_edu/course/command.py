@@ -4,6 +4,7 @@
     confprune list
     confprune run 05 -p alpha 0.05
     confprune html --out site
+    confprune classroom monday
     confprune doctor
 
 Nothing but `course` imports this module. It imports papermill where notebooks are read, so that `confprune --help`

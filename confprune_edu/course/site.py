@@ -145,7 +145,7 @@ def run_sphinx(what: str, source: Path, out: Path, builder: str, settings: Mappi
 
         def tick(app: Sphinx, name: str, *_: object) -> None:
             bar.set_postfix_str(name, refresh=False)
-            bar.update()
+            bar.update(bar.n < bar.total)  # Sphinx adds pages of its own, such as the index
 
         app.connect("source-read", tick)  # each page is read once,
         app.connect("html-page-context", tick)  # and written once

@@ -7,7 +7,7 @@ A notebook holds a stub that raises NotImplementedError and then calls the check
 
 A checker answers with one quiet line while the stub is untouched, with "correct", or with an AssertionError that names
 the smallest failing input and the misconception behind it; in a notebook the verdict is a card. `hint(name)` and
-`solution(name)` help along.
+`solution(name)` help along. In a class (`confprune classroom`) `keep_solutions` and `grade` serve the teacher.
 """
 
 from confprune_edu.exercises.checker import (
