@@ -1,7 +1,9 @@
 """Work on other threads, processes or machines: pieces for any `concurrent.futures.Executor`, results in order."""
 
 import asyncio
+import importlib
 import importlib.util
+import io
 import os
 import pickle
 from collections.abc import Callable, Iterator, Sequence
@@ -28,11 +30,11 @@ class Parcel:
         self._content: bytes | None = None
 
     def __reduce__(self) -> tuple[Any, ...]:
-        if importlib.util.find_spec("cloudpickle") is None:
-            return _arrived, (pickle.dumps(self.arguments),)
-        import cloudpickle  # where Dask is: it also knows functions that cannot be imported
-
-        return _arrived, (cloudpickle.dumps(self.arguments),)
+        # where Dask is, there is cloudpickle: it also knows functions that cannot be imported
+        way = importlib.import_module("cloudpickle" if importlib.util.find_spec("cloudpickle") else "pickle")
+        content = io.BytesIO()  # torch's own format: weights that share memory still do when they arrive
+        torch.save(self.arguments, content, pickle_module=way, pickle_protocol=pickle.HIGHEST_PROTOCOL)
+        return _arrived, (content.getvalue(),)
 
     @property
     def arguments(self) -> tuple[Any, ...]:
@@ -45,7 +47,8 @@ class Parcel:
         """
         if self._content is not None:
             try:
-                self._arguments, self._content = pickle.loads(self._content), None
+                self._arguments = torch.load(io.BytesIO(self._content), weights_only=False)
+                self._content = None
             except AttributeError as problem:  # "Can't get attribute 'Net' on <module '__main__'>"
                 raise TypeError(
                     f"a worker cannot be sent what only a notebook or script defines ({problem}): put it into a module "

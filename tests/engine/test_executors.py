@@ -52,6 +52,18 @@ def processes():
         yield executor
 
 
+def test_weights_that_share_memory_still_do_when_they_arrive(processes):
+    model = nn.Sequential(nn.Linear(20, 20), nn.Tanh(), nn.Linear(20, 20), nn.Tanh(), nn.Linear(20, 20))
+    model[2].weight.data = model[0].weight.data.T
+    x = torch.randn(60, 20)
+    want = evaluation.loss_table(model, x, RATIOS, distance)
+    np.testing.assert_allclose(evaluation.loss_table(model, x, RATIOS, distance, executor=processes), want, atol=1e-5)
+
+
+def distance(pruned, full, target):
+    return 1 - (pruned - full).abs().sum(1).neg().exp()
+
+
 @pytest.fixture(scope="module")
 def threads():
     with ThreadPoolExecutor(2) as executor:
