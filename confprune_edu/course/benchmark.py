@@ -1,4 +1,4 @@
-"""How fast is `evaluation.loss_table`? Measured on your machine, against the usual ways and against the least possible.
+"""How fast are `loss_table` and `calibrate`? Measured on your machine, against the usual ways and the least possible.
 
     confprune bench [--quick] [--chart FILE]
 
@@ -25,13 +25,13 @@ from torch import Tensor, nn
 from torch.nn.utils.prune import L1Unstructured, global_unstructured
 from torch.utils.data import DataLoader, TensorDataset
 
-from confprune_edu import data, evaluation, losses, models, pruning, validation
+from confprune_edu import calibration, data, evaluation, losses, models, pruning, validation
 from confprune_edu.course.runner import cores
 from confprune_edu.engine.kernels import ONEDNN
 from confprune_edu.plots.picture import BLUE, GREY, Picture, blank, capital, styled, tell
 
 Ways = Mapping[str, Callable[[], Any]]
-Plan = list[tuple[str, Callable[..., Ways], tuple[int, ...]]]  # a table's title, its ways, and their sizes
+Plan = list[tuple[str, Callable[..., Ways], tuple[Any, ...]]]  # a table's title, its ways, and their sizes
 
 
 @dataclass(frozen=True)
@@ -165,6 +165,77 @@ def growth_ways(n: int, m: int) -> Ways:
     }
 
 
+class Tokens(nn.Module):
+    """A network over token ids: an embedding, `core`, and a linear layer on the mean over positions."""
+
+    def __init__(self, core: nn.Module, width: int, out: int) -> None:
+        super().__init__()
+        self.table, self.core, self.last = nn.Embedding(1000, width), core, nn.Linear(out, 5)
+
+    def forward(self, ids: Tensor) -> Any:
+        hidden = self.core(self.table(ids))
+        return self.last((hidden[0] if isinstance(hidden, tuple) else hidden).mean(1))
+
+
+def subject(kind: str, n: int) -> tuple[nn.Module, Any, losses.Loss]:
+    """A network, `n` examples and a loss: what is shipped, or what is drawn."""
+    if kind == "MLP":
+        return models.load("mnist-mlp"), tuple(part[:n] for part in data.mnist5k()), losses.error
+    if kind == "UNet":
+        frames = data.phantom_polyps(n, seed=0, size=64)
+        return models.load("polyp-unet"), (frames.images, frames.masks), losses.one_minus_dice
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        convolutions = [nn.Conv2d(1, 16, 3), nn.ReLU(), nn.MaxPool2d(2), nn.Conv2d(16, 32, 3), nn.ReLU()]
+        encoder = nn.TransformerEncoderLayer(64, 4, 128, batch_first=True)
+        drawn = {
+            "CNN": lambda: nn.Sequential(*convolutions, nn.MaxPool2d(2), nn.Flatten(), nn.Linear(800, 10)),
+            "GRU": lambda: Tokens(nn.GRU(32, 64, batch_first=True), 32, 64),
+            "Transformer": lambda: Tokens(nn.TransformerEncoder(encoder, 2, enable_nested_tensor=False), 64, 64),
+        }
+        inputs = torch.rand(n, 1, 28, 28) if kind == "CNN" else torch.randint(0, 1000, (n, 40))
+        return drawn[kind](), inputs, losses.disagreement
+
+
+def calibrate_ways(kind: str, n: int, m: int, alpha: float) -> Ways:
+    """`calibrate`, which may stop at any ratio, and `loss_table` of the same ratios."""
+    model, examples, loss = subject(kind, n)
+    grid = np.arange(m) / m
+    rule: dict[str, Any] = {"alpha": alpha, "delta": 0.1, "ratios": grid, "progress": False}
+
+    def certified(**options: Any) -> calibration.Calibration:
+        return calibration.calibrate(model, examples, loss, **rule, **options)
+
+    done = certified().evaluated
+    return {
+        f"loss_table, {done} ratios": lambda: evaluation.loss_table(model, examples, grid[:done], loss, progress=False),
+        "calibrate": certified,
+        "calibrate, block=1": functools.partial(certified, block=1),
+    }
+
+
+def batch_ways(kind: str, n: int, m: int) -> Ways:
+    """The default batch and others."""
+    model, examples, loss = subject(kind, n)
+
+    def way(size: int | None) -> Callable[[], Any]:
+        grid = np.arange(m) / m
+        return lambda: evaluation.loss_table(model, examples, grid, loss, batch_size=size, progress=False)
+
+    return {"default": way(None)} | {f"batches of {size}": way(size) for size in (8, 32, 128, 512)}
+
+
+def grid_ways(n: int, m: int) -> Ways:
+    """As many ratios, as far apart, from 0 and from 0.2 on."""
+    model, digits, loss = subject("MLP", n)
+
+    def way(first: float) -> Callable[[], Any]:
+        grid = first + 0.8 * np.arange(m) / m
+        return lambda: evaluation.loss_table(model, digits, grid, loss, progress=False)
+
+    return {"from 0": way(0.0), "from 0.2": way(0.2)}
+
+
 def machine() -> str:
     """What the numbers were measured on, in words."""
     return f"{platform.machine()}, {cores()} cores, {torch.get_num_threads()} threads, torch {torch.__version__}"
@@ -176,12 +247,23 @@ FULL: Plan = [
     ("UNet: 128 x 128, 40 frames, 10 ratios", unet_ways, (128, 40, 10)),
     ("Splits: 1,000 of a table 5,000 x 100", splits_ways, (1000,)),
     ("Growth: linear layers 784-width-10", growth_ways, (2000, 50)),
+    ("Calibrate: MLP, 5,000 digits", calibrate_ways, ("MLP", 5000, 100, 0.1)),
+    ("Calibrate: convolutions, 1,000 images", calibrate_ways, ("CNN", 1000, 50, 0.5)),
+    ("Calibrate: GRU, 1,000 texts of 40 tokens", calibrate_ways, ("GRU", 1000, 50, 0.5)),
+    ("Calibrate: transformer, 500 texts of 40 tokens", calibrate_ways, ("Transformer", 500, 50, 0.5)),
+    ("Calibrate: UNet, 64 x 64, 40 frames", calibrate_ways, ("UNet", 40, 20, 0.6)),
+    ("Batches: GRU, 1,000 texts, 10 ratios", batch_ways, ("GRU", 1000, 10)),
+    ("Batches: transformer, 1,000 texts, 10 ratios", batch_ways, ("Transformer", 1000, 10)),
+    ("Grid: 5,000 digits, 100 ratios", grid_ways, (5000, 100)),
 ]
 QUICK: Plan = [
     ("MLP: quick", mlp_ways, (200, 5)),
     ("UNet: quick", unet_ways, (32, 6, 2)),
     ("Splits: quick", splits_ways, (20,)),
     ("Growth: quick", growth_ways, (100, 5)),
+    *((f"Calibrate: quick, {kind}", calibrate_ways, (kind, 8, 5, 0.9)) for kind in ("MLP", "CNN", "GRU", "UNet")),
+    ("Batches: quick", batch_ways, ("Transformer", 40, 2)),
+    ("Grid: quick", grid_ways, (100, 5)),
 ]
 
 

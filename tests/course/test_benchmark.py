@@ -3,6 +3,7 @@
 import re
 
 import numpy as np
+import pytest
 import torch
 from torch.utils.data import DataLoader, TensorDataset
 
@@ -26,6 +27,17 @@ def test_the_usual_way_gives_the_same_table_of_masks():
     table = evaluation.loss_table(model, pair, ratios, losses.one_minus_dice)
     assert np.abs(usual - table).max() < 0.02 and np.abs(usual - table).mean() < 1e-3  # a pixel at 0 may turn
     assert table.std() > 0.1
+
+
+@pytest.mark.parametrize("kind", ["MLP", "CNN", "GRU", "Transformer", "UNet"])
+def test_calibrate_and_the_table_it_is_compared_with_evaluate_the_same(kind):
+    first, *others = benchmark.calibrate_ways(kind, 12, 6, 0.6).items()
+    table = first[1]()
+    for name, way in others:
+        result = way()
+        seen = np.isfinite(result.p_values)
+        assert f"{table.shape[1]} ratios" in first[0] and (name != "calibrate" or result.evaluated == table.shape[1])
+        np.testing.assert_allclose(result.loss_means[seen], table.mean(axis=0)[: seen.sum()], atol=1e-6)
 
 
 def test_all_ways_take_turns_and_the_first_turn_does_not_count():
@@ -55,7 +67,7 @@ def test_the_benchmark_runs(capsys, tmp_path, monkeypatch):
     printed = capsys.readouterr().out
     assert re.search(r"\d+ cores, \d+ threads, torch", printed)
     tables = [title.split(":")[0] for title, *_ in asked if ":" in title]
-    assert tables == ["MLP", "UNet", "UNet", "Splits", "Growth"]
+    assert tables == ["MLP", "UNet", "UNet", "Splits", "Growth", *["Calibrate"] * 5, "Batches", "Batches", "Grid"]
     assert (tmp_path / "chart.png").read_bytes().startswith(b"\x89PNG")
 
 

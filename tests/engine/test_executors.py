@@ -16,7 +16,7 @@ import torch
 from torch import nn
 from torch.utils.data import DataLoader, IterableDataset, TensorDataset
 
-from confprune_edu import evaluation, losses
+from confprune_edu import calibration, evaluation, losses
 from confprune_edu.engine import batches, executors
 
 RATIOS = [0.0, 0.5, 0.9, 0.95]
@@ -78,6 +78,15 @@ def test_other_workers_give_the_same_table(pool, request, mlp, digits, local, un
         tables = evaluation.loss_tables(mlp, digits, RATIOS, {"a": losses.error}, executor=executor)
     np.testing.assert_array_equal(table, local)
     np.testing.assert_array_equal(tables["a"], local)
+
+
+@pytest.mark.parametrize("pool", ["threads", pytest.param("processes", marks=pytest.mark.long)])
+@pytest.mark.parametrize("procedure", ["fixed_sequence", "holm"])
+def test_other_workers_give_the_same_certificate(pool, procedure, request, mlp, digits):
+    settings = dict(alpha=0.1, delta=0.1, ratios=np.arange(80, 100, 2) / 100, procedure=procedure)
+    here = calibration.calibrate(mlp, digits, losses.error, **settings)
+    there = calibration.calibrate(mlp, digits, losses.error, executor=request.getfixturevalue(pool), **settings)
+    assert there.to_json() == here.to_json() and here.ratio is not None
 
 
 @pytest.mark.long
