@@ -35,8 +35,23 @@ class Slide:
         if self.section in LISTS:
             items = re.findall(r"^(\d+\.|-) (.+(?:\n +.+)*)", text, re.MULTILINE)
             return "\n".join(f"{sign} {first_sentence(item)}" for sign, item in items)
-        plain = [part for part in re.split(r"\n\s*\n", text) if re.match(r"[\w*`$\"(]", part)]
-        return next((part if len(part) < ROOM else first_sentence(part) for part in plain), "")
+        parts = re.split(r"\n\s*\n", text)
+        for part, after in zip(parts, [*parts[1:], ""], strict=True):
+            if re.match(r"[\w*`$\"(]", part) and not part.startswith("$$"):
+                return beginning(part, after)
+        return ""
+
+
+def beginning(part: str, after: str) -> str:
+    """A paragraph that fits, else its first sentence; a sentence that needs what comes after it gets a formula or goes.
+
+    >>> beginning("It is so. The reasons:", "- first"), beginning("The mean is", "$$x$$")
+    ('It is so.', 'The mean is\\n\\n$$x$$')
+    """
+    shown = part if len(part) < ROOM else first_sentence(part)
+    if re.search(r"[.?!][*)\"]*$", shown):
+        return shown
+    return f"{shown}\n\n{after}" if after.startswith("$$") else shown[: shown.rfind(". ") + 1] or shown
 
 
 def first_sentence(text: str) -> str:

@@ -113,7 +113,7 @@ def figure(alt):
 
 def test_slides_begin_at_sections_and_figures():
     cells = [
-        new_markdown_cell("# A title\n\nHow it begins. $x_1$ more"),
+        new_markdown_cell("# A title\n\nHow it begins. $x_1$ more."),
         new_markdown_cell("## A section\n\n<details><summary>Answer</summary>\n\nHidden.\n\n</details>\n\nShown."),
         new_code_cell("## no heading\n1 + 1", execution_count=1),
         new_code_cell("draw()", execution_count=2, outputs=[figure("A &lt; B")], metadata={"claim": "A claim"}),
@@ -130,7 +130,7 @@ def test_slides_begin_at_sections_and_figures():
         ("Recap", "", ""),
     ]
     assert [one.lines() for one in made] == [
-        "How it begins. $x_1$ more",
+        "How it begins. $x_1$ more.",
         "Shown.",
         "",
         "- One thing.\n- Another thing.",
