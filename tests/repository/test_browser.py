@@ -132,7 +132,7 @@ def open_notebook(page, lab, name):
 
 def run_all(page):
     """Run All: true when every cell ran without an error; waits for the last one."""
-    return ask(page, "() => window.jupyterapp.commands.execute('notebook:run-all-cells')")
+    return ask(page, "() => window.jupyterapp.commands.execute('notebook:run-all-cells')", seconds=400)
 
 
 KERNEL = """async ([code, expression]) => {
