@@ -159,14 +159,19 @@ def _known(name: str) -> Exercise:
 
 def _first_fault(answer: Answer, task: Exercise) -> Fault | None:
     for args, why in task.cases:
-        got = outcome(answer, task.given(*args))
+        mine = task.given(*args)
+        got = outcome(answer, mine)
+        names = inspect.signature(task.solution).parameters
+        given = ", ".join(f"{name} = {shown(value)}" for name, value in zip(names, args, strict=True))
         if difference := _difference(got, outcome(task.solution, task.given(*args)), task.parts):
-            names = inspect.signature(task.solution).parameters
-            given = ", ".join(f"{name} = {shown(value)}" for name, value in zip(names, args, strict=True))
             if difference.form and (args, why) == task.cases[0]:  # later, the form was right before
                 why = (task.solution.__doc__ or "").rstrip(".")
             known = None if isinstance(got, Trouble) else _known_mistake(answer, task)
             return Fault(given, difference.found, known or why)
+        for name, after, before in zip(names, mine, task.given(*args), strict=True):
+            if repr(after) != repr(before):
+                why = "leave the arguments as they were: the answer is something new"
+                return Fault(given, f"{name} is now {shown(after)}", why)
     return None
 
 

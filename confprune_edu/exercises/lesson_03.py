@@ -5,7 +5,20 @@ import numpy as np
 from confprune_edu.exercises.checker import EXERCISES, exercise
 
 
-@exercise(parts=("bonferroni", "holm"))
+def _benjamini_hochberg(p):
+    m, order = len(p), np.argsort(p)
+    stepped_up = np.minimum.accumulate((m * p[order] / np.arange(1, m + 1))[::-1])[::-1]
+    return np.minimum(1, m * p), stepped_up[np.argsort(order)]
+
+
+@exercise(
+    parts=("bonferroni", "holm"),
+    mistakes={
+        "this is Benjamini-Hochberg, which bounds the mean share of false certificates, not the chance of any": (
+            _benjamini_hochberg
+        )
+    },
+)
 def adjusted_p_values(p_values):
     """Return two arrays, the adjusted p-values (bonferroni, holm), each of shape (m,)."""
     m, p = len(p_values), np.asarray(p_values, dtype=float)

@@ -75,6 +75,14 @@ WRONG = [
     ),
     ("certificate_flaws", lambda record: flaws(record, after=lambda r: False), "not fixed beforehand"),
     ("certificate_flaws", lambda record: flaws(record, function=lambda r: False), "another precision"),
+    ("certificate_flaws", lambda record: flaws(record, function=lambda r: r["shipped_dtype"] != "float32"), "finer"),
+    (
+        "certificate_flaws",
+        lambda record: flaws(
+            record, function=lambda r: {"bfloat16", "float16"} & {r["calibrated_dtype"], r["shipped_dtype"]}
+        ),
+        "no precision is a flaw in itself",
+    ),
     ("certificate_flaws", lambda record: flaws(record, several=lambda r: False), "best of ten"),
     ("certificate_flaws", lambda record: flaws(record, several=lambda r: r["calibrations"] > 1), "keep the promise"),
     (

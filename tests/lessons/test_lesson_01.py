@@ -95,7 +95,7 @@ WRONG = [
     ("global_mask", lambda ws, r: [np.transpose(m) for m in mask(ws, r)], "each mask has the shape of its weights"),
     ("global_mask", last_of_many, "kind='stable'"),
     ("global_mask", unstable, "kind='stable'"),
-    ("global_mask", in_place, "leave the weights as they were"),
+    ("global_mask", in_place, "leave the arguments as they were"),
     ("global_mask", lambda ws, r: mask(ws, r)[:1], "want 2 values"),
     ("loop_amounts", lambda ratios: ratios, "compound"),
     ("loop_amounts", lambda ratios: np.diff(ratios, prepend=0), "differences are shares of all weights"),

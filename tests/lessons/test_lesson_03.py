@@ -5,7 +5,7 @@ from itertools import pairwise
 import numpy as np
 import pytest
 from answers import right_and_wrong
-from scipy.stats import binomtest
+from scipy.stats import binomtest, false_discovery_control
 
 from confprune_edu import exercises, fwer, plots, widgets
 from confprune_edu.plots import lesson_03, picture
@@ -56,6 +56,11 @@ def step(w, g, j, add=True, share=True, clear=True, detour=True, loop=True, diag
     return w, new
 
 
+def step_in_place(w, g, j):
+    w[:], g[:] = step(w, g, j)
+    return w, g
+
+
 def filled_up(g):
     return g / np.where(g.any(axis=1), g.sum(axis=1), 1)[:, None]
 
@@ -87,6 +92,9 @@ WRONG = [
     ("adjusted_p_values", lambda p: (adjusted(p)[0], unfair_to_ties(p)), "equal p-values"),
     ("adjusted_p_values", lambda p: adjusted(p)[0], "Return two arrays"),
     ("adjusted_p_values", lambda p: (adjusted(p)[0], adjusted(p, order=False)[1][np.argsort(p)]), "its inverse"),
+    ("adjusted_p_values", lambda p: (adjusted(p)[0], false_discovery_control(p)), "this is Benjamini-Hochberg"),
+    ("graph_step", step_in_place, "weights is now"),
+    ("graph_step", step_in_place, "leave the arguments as they were"),
     ("graph_step", lambda w, g, j: step(w, g, j, clear=False), "keeps nothing"),
     ("graph_step", lambda w, g, j: step(w, g, j, add=False), "already holds"),
     ("graph_step", lambda w, g, j: step(w, g, j, share=False), "only the fraction"),
@@ -98,7 +106,8 @@ WRONG = [
     ("graph_step", lambda w, g, j: (step(w, g, j)[0], "arrows"), "transitions: want numbers, got 'arrows'"),
     ("graph_step", lambda w, g, j: step(w, g, j)[0], "Return new weights (m,)"),
     ("graph_step", lambda w, g, j: (step(w, g, j)[0], filled_up(step(w, g, j)[1])), "need not sum to 1"),
-    ("best_of_many", lambda p: best(p, factor=1), "as if all m were reported"),
+    ("best_of_many", lambda p: best(p, factor=1), "as if all m tests were reported"),
+    ("best_of_many", lambda p: (len(p) - 1, best(p)[1]), "the place of the smallest"),
     ("best_of_many", lambda p: best(p, factor=max(1, int(np.sum(p < 0.8)))), "never looked promising"),
     ("best_of_many", lambda p: best(p, independent=True), "needs independent"),
     ("best_of_many", lambda p: (best(p)[0], 0.06 if len(p) == 3 else best(p)[1]), "m p holds"),

@@ -127,6 +127,18 @@ def first_chain_decides(p, delta, starts):
     return fwer.multi_start(p, delta, starts) if chain.any() else np.zeros(len(p), bool)
 
 
+def later_chain_overwrites(p, delta, starts):
+    found = np.zeros(len(p), bool)
+    for start in starts:
+        found[start:] = fwer.fixed_sequence(p[start:], delta / len(starts))
+    return found
+
+
+def first_success(p, delta, starts):
+    chains = [chain(p, delta / len(starts), start) for start in starts]
+    return next((found for found in chains if found.any()), chains[0])
+
+
 def never_stops(p, delta, starts):
     return (p <= delta / len(starts)) & (np.arange(len(p)) >= min(starts))
 
@@ -196,6 +208,8 @@ WRONG = [
         "rejecting nothing is a legal answer",
     ),
     ("multi_start", lambda p, delta, starts: fwer.multi_start(p, delta / 2, starts), "one start is the fixed sequence"),
+    ("multi_start", later_chain_overwrites, "in any order"),
+    ("multi_start", first_success, "the union of all chains"),
     ("multi_start", first_chain_decides, "ends its own chain only"),
     ("multi_start", full_delta, "delta / k, not delta"),
     ("multi_start", share_of_m, "not delta / m"),
@@ -214,7 +228,21 @@ WRONG = [
     ("two_way", lambda p, delta: both_ways(p, delta / 2).any(), "got shape ()"),
     ("two_way", fwer.fixed_sequence, "blind at its other end"),
     ("two_way", lambda p, delta: fwer.fixed_sequence(p[::-1], delta)[::-1], "blind at its other end"),
-    ("two_way", lambda p, delta: with_the_failure(p, delta / 2), "the candidate that fails"),
+    ("two_way", lambda p, delta: with_the_failure(p, delta / 2), "the failure is not certified"),
+    ("two_way", lambda p, delta: both_ways(p, 1 - (1 - delta) ** 0.5), "the worst dependence, not luck"),
+    ("two_way", lambda p, delta: p <= 1 - (1 - delta) ** (1 / len(p)), "the worst dependence, not luck"),
+    ("two_way", both_in_full, "in 20.0% of 2000 repetitions something false is certified"),
+    (
+        "two_way",
+        lambda p, delta: fwer.fixed_sequence(p, delta / 2) | fwer.fixed_sequence(p[::-1], delta / 2),
+        "round again",
+    ),
+    (
+        "two_way",
+        lambda p, delta: fwer.fixed_sequence(p, delta / 2) & fwer.fixed_sequence(p[::-1], delta / 2)[::-1],
+        "take the union",
+    ),
+    ("two_way", lambda p, delta: both_ways(p, delta / 10), "half of it each"),
 ]
 
 

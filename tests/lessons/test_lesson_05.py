@@ -64,6 +64,11 @@ WRONG = [
     ("broken_share", lambda r, risks, a: (r & (risks > a)).mean(), "any, not a mean"),
     ("broken_share", lambda r, risks, a: (r & (risks > a)).sum() / max(r.sum(), 1), "share of the certified ratios"),
     ("broken_share", lambda r, risks, a: np.mean([x.any() and risks[x][-1] > a for x in r]), "not at the largest"),
+    (
+        "broken_share",
+        lambda r, risks, a: (risks > a).any() * r[:, np.argmax(risks > a)].mean(),
+        "not at the first unsafe one",
+    ),
     ("broken_share", lambda r, risks, a: 1 - false(r, risks, a).mean(), "promise was kept"),
     ("broken_share", lambda r, risks, a: (r & (risks >= a)).any(axis=1).mean(), "exactly alpha is tolerated"),
     ("broken_share", lambda r, risks, a: false(r, risks, a).sum(), "a share, not a count"),
@@ -84,6 +89,7 @@ WRONG = [
     ("may_calibrate", lambda writer, uses: ~uses.any(axis=0), "look at writers, not at digits"),
     ("may_calibrate", lambda writer, uses: fresh(writer, uses[0]), "training is not the only use"),
     ("may_calibrate", lambda writer, uses: ~uses[0], "both at once"),
+    ("may_calibrate", lambda writer, uses: fresh(writer, uses[:2].any(axis=0)), "however many"),
     ("may_calibrate", lambda writer, uses: fresh(writer, uses.all(axis=0)), "not all of them"),
     ("may_calibrate", lambda writer, uses: ~fresh(writer, uses.any(axis=0)), "what may calibrate"),
     (
