@@ -19,19 +19,16 @@ def number(value: Any, name: str, low: float = 0.0, high: float = 1.0) -> float:
 
 def positive_int(value: Any, name: str) -> int:
     """`value` as an int that is at least 1."""
-    if isinstance(value, (bool, np.bool_)) or not isinstance(value, Integral):
-        raise TypeError(f"{name} must be an integer of at least 1, got {value!r}")
-    if value < 1:
-        raise ValueError(f"{name} must be at least 1, got {value!r}")
-    return int(value)
+    return whole(value, name, 1, np.inf)
 
 
 def whole(value: Any, name: str, low: int, high: float) -> int:
     """`value` as an int from `low` to `high`."""
+    wanted = f"an integer of at least {low}" if high == np.inf else f"an integer from {low} to {high:g}"
     if isinstance(value, (bool, np.bool_)) or not isinstance(value, Integral):
-        raise TypeError(f"{name} must be an integer from {low} to {high:g}, got {value!r}")
+        raise TypeError(f"{name} must be {wanted}, got {value!r}")
     if not low <= int(value) <= high:
-        raise ValueError(f"{name} must be an integer from {low} to {high:g}, got {value!r}")
+        raise ValueError(f"{name} must be {wanted}, got {value!r}")
     return int(value)
 
 

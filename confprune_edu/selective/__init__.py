@@ -7,7 +7,6 @@ rows (m,): losses, p-values, stop rule. To reject H_jk: E[loss | confidence >= t
 
 from confprune_edu.selective.certificate import Pair as Pair, SelectiveCalibration as SelectiveCalibration
 from confprune_edu.selective.evidence import (
-    METHODS as METHODS,
     Counts as Counts,
     counts as counts,
     coverage_p_values as coverage_p_values,

@@ -15,8 +15,6 @@ Bools = NDArray[np.bool_]
 
 Floats = NDArray[np.float64]
 
-METHODS = pvalues.METHODS
-
 
 class Counts(NamedTuple):
     """Examples that each pair answers, `selected`, and the sum of their losses, `loss_sum`; shape (m, t) each."""
@@ -80,7 +78,7 @@ def risk_p_values(
     alpha : float in (0, 1)
         Tolerated risk among the answered.
     method : str
-        A name of `METHODS`; "betting" and "clt" walk through the examples, a ratio at a time, and take longer.
+        A name of `pvalues.METHODS`; "betting" and "clt" walk through the examples, a ratio at a time, and take longer.
         "betting" needs examples in random order: where they are sorted, by class say, it certifies falsely.
 
     Returns
@@ -98,7 +96,7 @@ def risk_p_values(
     >>> risk_p_values(confidence, wrong, [0.95, 0.8, 0.5], alpha=0.05).round(4).tolist()   # 0 of 0, 0 of 80, 2 of 100
     [[1.0, 0.0165, 0.1183]]
     """
-    alpha, method = _checks.number(alpha, "alpha"), _checks.choice(method, "method", METHODS)
+    alpha, method = _checks.number(alpha, "alpha"), _checks.choice(method, "method", pvalues.METHODS)
     return Tables.of(confidence, losses, thresholds).p_values(slice(None), alpha, method)[0]
 
 

@@ -139,8 +139,8 @@ def calibrate_losses(
     delta : float in (0, 1)
         Tolerated probability of any false certificate.
     p_value : str
-        "binomial" for 0/1 losses; every other name of `METHODS` for losses in a range, see `risk_p_values`. "betting"
-        needs examples in a random order that is drawn once.
+        "binomial" for 0/1 losses; every other name of `pvalues.METHODS` for losses in a range, see `risk_p_values`.
+        "betting" needs examples in a random order that is drawn once.
     procedure : str or callable
         "rows": Bonferroni over the ratios, in each a fixed sequence from strict to lenient. "graph": `grid_graph`, a
         shared budget, for few examples. "path": down the middle threshold of the grid, at the full delta. "split": a
