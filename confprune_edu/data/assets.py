@@ -16,11 +16,13 @@ CHECKSUMS = {
     "mnist-mlp.safetensors": (1066920, "53796b03eb1bca45a6147d24c7b611b8e7cb2dab44cfcd03455c22b23ffb37ed"),
     "mnist-cnn.safetensors": (431308, "8e5e73e6d2b40c8c75b97ac46364f8569db474f20c8a9f487e2c4ba8a74478c4"),
     "mnist-gru.safetensors": (124396, "9ac1562c6d3cd2b85789424d16fe40b8798657ad016f479b1ae1faef7602340d"),
+    "words-gru.safetensors": (155102, "89631dc775e6a053c13bb947aaf747916bc3c5a9daccbe15b588a6e3bb19f605"),
     "words-transformer.safetensors": (211150, "748c6b3db9fb291590252066a809f7c6786d008e2ac71cd8ea6857b0316a9f4b"),
     "polyp-unet.safetensors": (2281842, "4d73d98bfea98daea975c755cae31b6370f7b8b1203d92e4b0a654b35a11409e"),
     "mnist-mlp-losses.npz": (16333, "2eb5b1b45b00b36374f4b3b2ca3c46c5d54e6ad49ef5965dcc0b1eba9d588c78"),
     "mnist-cnn-losses.npz": (17930, "b806d526ddd6588a29affe7e0508b58701695b8ac63328c1db02ba1e2d0079e3"),
     "mnist-gru-losses.npz": (36200, "8bb707a37d1f36d7979295fe093b530223ee07aeed34935d7353a67009b3e782"),
+    "words-gru-losses.npz": (26582, "de5588c3f3a94a95cc50ff95739986d33b2b9324a8d8bd45faa20670b3c7bb4e"),
     "words-transformer-losses.npz": (38026, "e08a777ef70886b04238fbe775c5f86802d296d88e0fd1668453dbcf306c38b8"),
     "polyp-losses.npz": (508892, "6c8e6ea5c25d49ceb2019d7ac64dc6d8d03784b68bca3cda83f61e7850a8d866"),
 }

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from confprune_edu import _checks
 from confprune_edu.data.assets import read_arrays
 
-CLASSIFIERS = ("mnist-mlp", "mnist-cnn", "mnist-gru", "words-transformer")
+CLASSIFIERS = ("mnist-mlp", "mnist-cnn", "mnist-gru", "words-gru", "words-transformer")
 
 CLASSIFIER_FAMILIES = ("magnitude",)
 

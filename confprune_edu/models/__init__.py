@@ -3,6 +3,7 @@
 from confprune_edu.models.networks import (
     CNN as CNN,
     MLP as MLP,
+    LetterGRU as LetterGRU,
     LetterTransformer as LetterTransformer,
     RowGRU as RowGRU,
     UNet as UNet,

@@ -20,6 +20,7 @@ RIGHT = {
     "mnist-mlp": (9827, 4920),
     "mnist-cnn": (9888, 4947),
     "mnist-gru": (9701, 4851),
+    "words-gru": (4773, 4785),
     "words-transformer": (4757, 4768),
 }
 
