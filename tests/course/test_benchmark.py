@@ -36,7 +36,7 @@ def test_calibrate_and_the_table_it_is_compared_with_evaluate_the_same(kind):
     for name, way in others:
         result = way()
         seen = np.isfinite(result.p_values)
-        assert f"{table.shape[1]} ratios" in first[0] and (name != "calibrate" or result.evaluated == table.shape[1])
+        assert name != "calibrate" or result.evaluated == table.shape[1]
         np.testing.assert_allclose(result.loss_means[seen], table.mean(axis=0)[: seen.sum()], atol=1e-6)
 
 
