@@ -334,7 +334,8 @@ class Calibration(Certificate):
     def _facts(self) -> str:
         certified, tested = int(self.rejected.sum()), int(self.tested.sum())
         more = 0 if self.evaluated is None else self.evaluated - tested
-        beyond = f" ({more} more evaluated, which do not count)" if more else ""
+        also = "was evaluated along the way and does" if more == 1 else "were evaluated along the way and do"
+        beyond = f" ({more} more {also} not count)" if more else ""
         if self.ratio is None:
             mean = f"; at the first the mean loss is {self.loss_means[0]:.4f}, p = {self.p_values[0]:.3g}"
         else:
