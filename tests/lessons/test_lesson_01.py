@@ -8,7 +8,7 @@ import torch
 from answers import right_and_wrong
 from torch.nn.utils import prune as torch_prune
 
-from confprune_edu import plots, pruning, widgets
+from confprune_edu import controls, plots, pruning, widgets
 
 
 def mask(weights, ratio, *, size=np.abs, count=round, kind="stable"):
@@ -177,7 +177,7 @@ def test_the_maps_count_pixels_without_weights():
 def test_the_explorer_draws_once_without_a_reader(mlp, monkeypatch):
     shown = []
     monkeypatch.setenv("CONFPRUNE_STATIC", "1")
-    monkeypatch.setattr(widgets, "display", shown.append)
+    monkeypatch.setattr(controls, "display", shown.append)
     widgets.weights_and_threshold(arrays(mlp))
     widgets.weights_and_threshold(arrays(mlp), 0.995)
     assert [picture.alt.partition(" the ")[0] for picture in shown] == ["At ratio 0.9", "At ratio 0.995"]

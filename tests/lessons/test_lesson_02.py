@@ -7,7 +7,7 @@ import pytest
 from answers import right_and_wrong
 from scipy.stats import binom, norm, poisson
 
-from confprune_edu import plots, pvalues, widgets
+from confprune_edu import controls, plots, pvalues, widgets
 from confprune_edu.plots import lesson_02
 from confprune_edu.plots.picture import SMALLEST
 from confprune_edu.pvalues import betting, clt, hoeffding, tight
@@ -234,7 +234,7 @@ def test_the_losses_of_the_explorer_have_the_mean_and_the_variance_that_it_says(
 def test_the_explorer_draws_once_where_nobody_moves_it(monkeypatch):
     drawn = []
     monkeypatch.setenv("CONFPRUNE_STATIC", "1")
-    monkeypatch.setattr(widgets, "display", drawn.append)
+    monkeypatch.setattr(controls, "display", drawn.append)
     widgets.p_value_explorer(50, 0.001)
     (picture,) = drawn
     assert "n = 50, alpha = 0.001" in picture.alt

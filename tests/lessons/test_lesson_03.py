@@ -7,7 +7,7 @@ import pytest
 from answers import right_and_wrong
 from scipy.stats import binomtest, false_discovery_control
 
-from confprune_edu import exercises, fwer, plots, widgets
+from confprune_edu import controls, exercises, fwer, plots, widgets
 from confprune_edu.plots import lesson_03, picture
 
 # --- exercises ---
@@ -187,7 +187,7 @@ def test_budget_is_never_created_and_open_hypotheses_never_lose_any():
 
 def test_the_explorer_draws_once_without_a_reader(capsys, monkeypatch):
     shown = []
-    monkeypatch.setattr(widgets, "display", shown.append)
+    monkeypatch.setattr(controls, "display", shown.append)
     monkeypatch.setenv("CONFPRUNE_STATIC", "1")
     widgets.error_budget(0.2)
     assert len(shown) == 1 and shown[0].alt.startswith("chain, A breaks early")

@@ -11,7 +11,7 @@ import pytest
 from answers import right_and_wrong
 from scipy.stats import binomtest
 
-from confprune_edu import data, exercises, fwer, plots, widgets
+from confprune_edu import controls, data, exercises, fwer, plots, widgets
 from confprune_edu.calibration import calibrate_losses
 from confprune_edu.pvalues import METHODS, binomial, p_values
 from confprune_edu.validation import ErrorRate, Splits
@@ -344,7 +344,7 @@ def test_the_grid_of_tests_keeps_its_axes():
 
 def drawn_once(monkeypatch, explorer):
     shown = []
-    monkeypatch.setattr(widgets, "display", shown.append)
+    monkeypatch.setattr(controls, "display", shown.append)
     explorer()
     (picture,) = shown
     return picture.alt

@@ -5,7 +5,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from confprune_edu import plots, selective, widgets
+from confprune_edu import controls, plots, selective, widgets
 from confprune_edu.plots.picture import BLUE
 from confprune_edu.validation import SelectiveSplits
 
@@ -190,7 +190,7 @@ def test_classes_and_mean_ratios_are_told():
 
 def test_the_explorer_draws_the_certificate_of_its_defaults(monkeypatch):
     shown = []
-    monkeypatch.setattr(widgets, "display", shown.append)
+    monkeypatch.setattr(controls, "display", shown.append)
     ratios = GRID["ratios"]
     widgets.selective_explorer(*tables(), ratios, alpha=0.06, procedure="graph")
     (picture,) = shown

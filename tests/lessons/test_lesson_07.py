@@ -5,7 +5,7 @@ import pytest
 import torch
 from answers import right_and_wrong
 
-from confprune_edu import calibration, data, exercises, models, plots, pruning, pvalues, widgets
+from confprune_edu import calibration, controls, data, exercises, models, plots, pruning, pvalues, widgets
 from confprune_edu.calibration import calibrate_losses, group_means
 from confprune_edu.validation import ErrorRate, repeated_splits
 
@@ -209,7 +209,7 @@ def test_the_frame_stands_beside_the_certificate():
 
 def test_the_explorer_shows_the_network_and_the_recorded_certificate(frames, monkeypatch):
     shown = []
-    monkeypatch.setattr(widgets, "display", shown.append)
+    monkeypatch.setattr(controls, "display", shown.append)
     widgets.polyp_explorer(frames, ratio=0.5, alpha=0.2, seed=3)
     model = models.load("polyp-unet")
     with torch.inference_mode():
