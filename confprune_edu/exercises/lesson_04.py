@@ -88,7 +88,7 @@ LAWS = {
 def _valid_and_useful(answer: Answer) -> Fault | None:
     """Many rules are right: ask what they certify at the safe ends, and how often they certify what is not safe."""
     blind = "a direction fixed beforehand is valid, but blind at its other end: give both a share of delta"
-    timid = "this keeps the promise, but the two directions may spend all of delta: half of it each"
+    timid = "this gives budget away: the two directions may spend all of delta, half of it each"
     for low, why in ((0.0, blind), (0.012, timid)):  # Bonferroni among four may spend 0.025, half of it 0.0125
         ends = np.array([[low, low, 0.9, 0.9], [0.9, 0.9, low, low]])
         masks = _masks(answer, ends)
