@@ -179,6 +179,7 @@ def calibrate_losses(
     table = _checks.losses(losses, low, high, ndim=(2,))
     _checks.columns(table, "losses", grid)
     if importance is not None or bound is not None:
+        _checks.number(alpha, "alpha", low, high)
         weights, top = _importance(importance, bound, len(table))
         table, low, high = weights[:, None] * table, min(top * low, 0), max(top * high, 0)
         origin["importance"] = top
@@ -191,6 +192,8 @@ def _importance(weights: Any, bound: Any, n: int) -> tuple[NDArray[np.float64], 
     if weights is None or bound is None:
         raise ValueError("importance needs bound, the largest weight that any example can have, and bound importance")
     top = _checks.number(bound, "bound", 0, np.inf)
+    if top < 1:
+        raise ValueError(f"bound must be at least 1, since importance weights have mean 1, got {bound!r}")
     array = _checks.within(_checks.numeric(weights, "importance").astype(np.float64), "importance", 0, top)
     if array.shape != (n,):
         raise ValueError(f"importance must hold one weight an example, shape ({n},), got {array.shape}")

@@ -91,7 +91,7 @@ class Certificate(Record):
         if scores_sha256 != self.scores_sha256:
             used = "magnitude" if self.scores_sha256 is None else "the scores that it was calibrated with"
             raise ValueError(f"scores differ from those of this certificate, which is about {used}")
-        if (finish is not None) != self.finished:
+        if (finish is not None) != self.finished or (self.finish is not None and finish is not self.finish):
             raise ValueError(f"finish must be {'the one that' if self.finished else 'None: none'} was calibrated")
 
     def _save(self, path: str | Path, pruned: nn.Module, network: str | None, date: str | None, **setting: Any) -> None:
@@ -100,13 +100,16 @@ class Certificate(Record):
 
         from confprune_edu import __version__, pruning, saved
 
+        if not all(isinstance(text, str | None) for text in (network, date)):
+            raise TypeError(f"network and date must be text, got {network!r} and {date!r}")
         tensors = saved.tensors_of(pruned)
         about = {
             "network": network or type(pruned).__name__,
             "date": date,
             "versions": {"confprune_edu": __version__, "torch": torch.__version__, "numpy": np.__version__},
-            "prunable": list(pruning.prunable(pruned, self.weights)),
+            "prunable": [saved.plain_name(name) for name in pruning.prunable(pruned, self.weights)],
             "tensors": saved.described(tensors),
+            "buffers": saved.described(saved.buffers_of(pruned)),
             **setting,
         }
         saved.write(Path(path), tensors, replace(self, saved=about).to_json())
@@ -129,6 +132,8 @@ class Certificate(Record):
 
     def _extent(self) -> str:
         """How much of the model the ratio is about."""
+        if self.model_sha256 is None and self.saved is not None:
+            return "; which network the losses are of was not recorded"
         if self.prunable is None or self.matrix is None:
             return ""
         chosen = "" if self.weights is None else " by weights="
@@ -384,7 +389,7 @@ def verify(path: str | Path, model: nn.Module | None = None) -> Any:
     >>> import torch
     >>> from confprune_edu.calibration import calibrate
     >>> from confprune_edu.losses import disagreement
-    >>> model = torch.nn.Linear(2, 2, bias=False)
+    >>> model = torch.nn.Linear(2, 2, bias=False).eval()
     >>> model.weight.data = torch.tensor([[5.0, 0.1], [0.1, 4.0]])
     >>> result = calibrate(model, torch.eye(2).repeat(50, 1), disagreement, alpha=0.1, delta=0.1, ratios=[0.25, 0.5])
     >>> with tempfile.TemporaryDirectory() as folder:
@@ -399,9 +404,12 @@ def verify(path: str | Path, model: nn.Module | None = None) -> Any:
 
     certificate, tensors = _read(path)
     saved.check(tensors, certificate.saved["tensors"])
-    saved.check_zeros(certificate.saved, certificate.saved_ratio())
+    saved.check_zeros(certificate.saved, certificate.saved_ratio(), certificate.prunable)
     if model is not None:
+        if model.training:
+            raise ValueError("model: it is in training mode, and was evaluated in eval mode: call model.eval()")
         saved.check(saved.tensors_of(model), certificate.saved["tensors"], "model: ")
+        saved.check(saved.buffers_of(model), certificate.saved["buffers"], "model: ")
     return certificate
 
 

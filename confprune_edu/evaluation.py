@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from confprune_edu import pruning
-from confprune_edu.engine import batches, tables
+from confprune_edu.engine import batches, nested, tables
 from confprune_edu.engine.passes import Options
 from confprune_edu.engine.proof import Call
 from confprune_edu.losses import Loss, loss_range as loss_range
@@ -197,12 +197,12 @@ def same_function(a: Any, b: Any, data: Any, *, batch_size: int | None = None) -
     -------
     Comparison
         `.examples`, `.largest` difference, and how many examples `.changed` their decision: the class with the largest
-        score, or the sign where there is one score, as in a mask.
+        score (classes are the second axis, as in `losses`), the sign of a single score, as in a mask, or the label.
 
     Raises
     ------
     ValueError
-        Outputs that differ in shape, or are NaN.
+        Outputs that differ in shape, are complex or NaN; no example.
 
     >>> model, rounded = nn.Linear(4, 3), nn.Linear(4, 3)
     >>> _ = rounded.load_state_dict({name: w.bfloat16().float() for name, w in model.state_dict().items()})
@@ -213,11 +213,22 @@ def same_function(a: Any, b: Any, data: Any, *, batch_size: int | None = None) -
     examples, largest, changed = 0, 0.0, 0
     with torch.no_grad():
         for batch in source.once():
-            one, other = (torch.as_tensor(f(batch.inputs)).double().cpu() for f in (a, b))
-            if one.shape != other.shape or one.isnan().any() or other.isnan().any():
+            one, other = (torch.as_tensor(f(nested.copied(batch.inputs))).cpu() for f in (a, b))
+            odd = any(x.is_complex() or bool(x.isnan().any()) for x in (one, other))
+            if one.shape != other.shape or odd:
                 raise ValueError(f"a and b must give numbers of one shape, got {one.shape} and {other.shape}, or NaN")
-            decisions = [x.argmax(1) if x.ndim > 1 and x.shape[1] > 1 else x > 0 for x in (one, other)]
+            differs = torch.ne(*map(_decided, (one, other)))
             examples += len(one)
-            largest = max(largest, float((one - other).abs().max()))
-            changed += int((decisions[0] != decisions[1]).reshape(len(one), -1).any(dim=1).sum())
+            apart = torch.where(one == other, 0.0, (one.double() - other.double()).abs())
+            largest = max(largest, float(apart.max()))
+            changed += int(differs.reshape(len(one), -1).any(dim=1).sum())
+    if examples == 0:
+        raise ValueError("data must hold at least one example")
     return Comparison(examples, largest, changed)
+
+
+def _decided(output: Tensor) -> Tensor:
+    """The decision in each output: a label as it is, the class with the largest score, the sign of a single score."""
+    if not output.is_floating_point():
+        return output
+    return output.argmax(1) if output.ndim > 1 and output.shape[1] > 1 else output > 0

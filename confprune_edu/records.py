@@ -98,6 +98,8 @@ class Record:
             raise ValueError("zeros, prunable and matrix must be numbers of entries, the later not below the earlier")
         if long := [name for name in ("procedure", "loss", "criterion") if len(record[name]) > LONGEST_NAME]:
             raise ValueError(f"{', '.join(long)} longer than {LONGEST_NAME:,} characters")
+        if record["importance"] is not None:
+            _checks.number(record["importance"], "importance", 0, np.inf)
         if record["saved"] is not None and not _names_tensors(**record["saved"]):
             raise ValueError("saved must say dtype, shape, zeros and SHA-256 of each tensor")
         numbers = {name: np.array(record[name], dtype=np.float64) for name in ("ratios", "p_values", *cls.tables)}
@@ -122,7 +124,10 @@ def reader_of(text: str) -> type[Record]:
     >>> reader_of('{"schema": "confprune_edu.Calibration"}').__name__
     'Calibration'
     """
-    record = json.loads(text)
+    try:
+        record = json.loads(text)
+    except (ValueError, RecursionError) as problem:
+        raise ValueError(f"not a calibration record: {problem}") from None
     room = ROOMS.get(str(record.get("schema"))) if isinstance(record, dict) else None
     if room is None:
         raise ValueError(f"no calibration record: its schema is none of {', '.join(ROOMS)}")
@@ -130,17 +135,16 @@ def reader_of(text: str) -> type[Record]:
 
 
 def _names_tensors(
-    tensors: dict[str, Any],
-    prunable: list[str],
-    network: str,
-    date: str | None,
-    versions: dict[str, str],
-    pair: Any = None,
+    tensors: Any, buffers: Any, prunable: Any, network: Any, date: Any, versions: Any, **setting: Any
 ) -> bool:
-    """Whether the part of a record about a file has the form that `certificates.Certificate.save` gives it."""
+    """Whether the part of a record about its file says of every tensor what `saved.Kept` holds."""
+    whole = [(tensors, dict), (buffers, dict), (prunable, list), (network, str), (date, str | None), (versions, dict)]
+    if not all(isinstance(value, kind) for value, kind in whole) or len(prunable) > len(set(map(str, prunable))):
+        return False
     kinds = (str, list, int, str)
-    return set(prunable) <= set(tensors) and all(
-        len(kept) == len(kinds) and all(map(isinstance, kept, kinds)) for kept in tensors.values()
+    kept = [*tensors.values(), *buffers.values()]
+    return all(len(entry) == len(kinds) and all(map(isinstance, entry, kinds)) for entry in kept) and all(
+        name in tensors for name in map(str, prunable)
     )
 
 

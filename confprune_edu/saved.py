@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 
 import safetensors
 import safetensors.torch
+import torch
 from torch import Tensor, nn
 
 from confprune_edu import pruning
@@ -37,10 +38,27 @@ def tensors_of(model: nn.Module) -> dict[str, Tensor]:
     ['0.weight']
     """
     first: dict[Any, str] = {}
-    state = model.state_dict()
+    state = {plain_name(name): value for name, value in model.state_dict().items()}
     for name, tensor in state.items():
+        if not isinstance(tensor, Tensor) or tensor.dtype == torch.complex128:
+            raise ValueError(f"model: {name} is of a type that safetensors files do not hold")
         first.setdefault((pruning.memory(tensor), tensor.shape, tensor.stride()), name)
-    return {name: state[name].detach().cpu().contiguous() for name in first.values()}
+    return {name: state[name].detach().cpu().contiguous().clone() for name in first.values()}
+
+
+def buffers_of(model: nn.Module) -> dict[str, Tensor]:
+    """The buffers that are no part of a network's state: no file holds them, and what the network computes needs them.
+
+    >>> buffers_of(nn.BatchNorm1d(2))
+    {}
+    """
+    state = {plain_name(name) for name in model.state_dict()}
+    return {plain_name(name): b for name, b in model.named_buffers() if plain_name(name) not in state}
+
+
+def plain_name(name: str) -> str:
+    """The name of a tensor in a network that torch.compile has not wrapped."""
+    return name.replace("_orig_mod.", "")
 
 
 def described(tensors: Mapping[str, Tensor]) -> dict[str, Kept]:
@@ -53,6 +71,8 @@ def described(tensors: Mapping[str, Tensor]) -> dict[str, Kept]:
 
 def write(path: Path, tensors: Mapping[str, Tensor], record: str) -> None:
     """Tensors and record as one new file; FileExistsError where there is one already."""
+    if not path.parent.is_dir():
+        raise FileNotFoundError(f"path: there is no folder {path.parent}")
     if path.exists():
         raise FileExistsError(f"path: {path} exists; to replace it, delete it first, or name another file")
     beside = path.with_name(f"{path.name}.{secrets.token_hex(4)}.part")
@@ -72,7 +92,7 @@ def read(path: Path) -> tuple[str, dict[str, Tensor]]:
         with safetensors.safe_open(path, framework="pt") as file:
             metadata = file.metadata() or {}
         tensors = safetensors.torch.load_file(path)
-    except safetensors.SafetensorError as problem:
+    except (safetensors.SafetensorError, NotImplementedError, KeyError) as problem:
         raise ValueError(f"{path.name} is no safetensors file, or a damaged one: {problem}") from None
     if RECORD not in metadata:
         raise ValueError(f"{path.name} holds no certificate: its metadata lack {RECORD!r}")
@@ -99,9 +119,11 @@ def check(tensors: Mapping[str, Tensor], known: Mapping[str, Any], where: str = 
             raise ValueError(f"{where}{name} has other values than the tensor that was certified")
 
 
-def check_zeros(about: Mapping[str, Any], ratio: float | None) -> None:
-    """ValueError where a file's record tells of fewer zeros than the ratio that was certified."""
+def check_zeros(about: Mapping[str, Any], ratio: float | None, prunable: int | None) -> None:
+    """ValueError where a file's record tells of fewer zeros than the ratio that was certified, or of other weights."""
     kept = [Kept(*about["tensors"][name]) for name in about["prunable"]]
     zeros, entries = sum(k.zeros for k in kept), sum(math.prod(k.shape) for k in kept)
+    if prunable not in (None, entries):
+        raise ValueError(f"the certificate is about {prunable:,} prunable weights, and the file has {entries:,}")
     if ratio is None or zeros < round(ratio * entries):
         raise ValueError(f"{zeros:,} of {entries:,} prunable weights are zero, fewer than the certified ratio {ratio}")

@@ -1,5 +1,6 @@
 """Does the promise hold? Repeated splits of a real loss table, and laws whose risk is known by formula."""
 
+import functools
 import math
 from bisect import bisect_left
 from collections.abc import Callable, Sequence
@@ -257,7 +258,7 @@ class Monitor:
 
 
 def monitor(losses: ArrayLike, alpha: float, delta: float, *, loss_range: tuple[float, float] = (0.0, 1.0)) -> Monitor:
-    """Watch a certified network at work: an alarm says that its risk is above alpha now.
+    """Watch a certified network at work: an alarm says that its risk has been above alpha at some time of the watch.
 
     After each labelled loss one looks at the wealth of a gambler who bets against "the risk is at most alpha". While
     that is true, the chance that the wealth *ever* reaches 1 / delta is at most delta, however long the watch and
@@ -326,7 +327,7 @@ def examples_needed(
 
     Returns
     -------
-    float64 array, shape (m,): whole numbers, near alpha to a hundredth (the chance of success is a saw),
+    float64 array, shape (m,): whole numbers, near alpha to some hundredths (the chance of success is a saw),
     inf where the risk is not below alpha or 100,000 would not do.
 
     Raises
@@ -341,8 +342,11 @@ def examples_needed(
     power = _checks.number(power, "power")
     _checks.choice(p_value, "p_value", ("tight", "binomial"))
     curve = _checks.within(_checks.numeric(risks, "risks").astype(np.float64), "risks", 0, 1)
+    if curve.ndim > 1 or curve.size == 0:
+        raise ValueError(f"risks must be a number or have shape (m,) with m >= 1, got {curve.shape}")
     worst = np.maximum.accumulate(np.atleast_1d(curve))
 
+    @functools.cache
     def size(failures: int) -> int:
         """The fewest examples among which so many failures are still certified: more examples lower the p-value."""
         nats = -math.log(delta)
@@ -350,18 +354,23 @@ def examples_needed(
         p_of = pvalues.FROM_SUM[p_value]
         return bisect_left(range(most), True, lo=failures + 1, key=lambda n: bool(p_of(failures, n, alpha) <= delta))
 
-    def needed(risk: float) -> float:
+    def needed(risk: float, top: int) -> tuple[float, int]:
+        """How many examples, and how many failures among them are certified: at least half of `top`."""
+
         def reached(failures: int) -> bool:
             return bool(pvalues.binomial_cdf(np.array(failures), size(failures), risk) >= power)
 
-        top = 1
         while size(top) < MOST and not reached(top):
             top *= 2
-        n = size(bisect_left(range(top), True, lo=top // 2, key=reached))
-        return n if n < MOST else np.inf
+        failures = bisect_left(range(top), True, lo=top // 2, key=reached)
+        return (size(failures) if size(failures) < MOST else np.inf), failures
 
-    by_risk = {risk: needed(risk) if risk < alpha else np.inf for risk in set(worst.tolist())}
-    return np.array([by_risk[risk] for risk in worst.tolist()]).reshape(curve.shape)[()]
+    found: dict[float, float] = {}
+    top = 1
+    for risk in sorted({risk for risk in worst.ravel().tolist() if risk < alpha}):
+        found[risk], failures = needed(risk, top)
+        top = max(failures, 1)
+    return np.array([found.get(risk, np.inf) for risk in worst.tolist()]).reshape(curve.shape)[()]
 
 
 def _drawn(law: Law, risks: Floats, n: int, rng: np.random.Generator) -> NDArray[Any]:

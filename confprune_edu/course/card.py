@@ -51,7 +51,7 @@ def page(certificate: Any) -> str:
     """
     about = certificate.saved
     title = html.escape(f"Certified pruned network: {about['network']}")
-    low, high = certificate.loss_range
+    low, high = (end / (certificate.importance or 1) for end in certificate.loss_range)
     extent = f"{certificate.prunable:,} of {certificate.matrix:,}" if certificate.prunable else "not recorded"
     pair = {"threshold": f"{certificate.thresholds[about['pair'][1]]:g}"} if "pair" in about else {}
     details = {

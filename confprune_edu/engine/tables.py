@@ -24,6 +24,10 @@ WRITES = (
     "model: it writes to {name}, but not on the first batch: its networks cannot share that, and a loader is read "
     "once; give data as tensors, or finish=lambda network: None, by which each ratio has a copy"
 )
+CHANGES = (
+    "finish gives another network each time: whatever it draws must come from the global random state of torch, numpy "
+    "or python, which is the same at each call; that of a loader's own generator, or of an iterator that goes on, is not"
+)
 
 
 def rows(
@@ -170,6 +174,8 @@ def _by_ratio(task: Task, rank: Tensor, options: Options) -> passes.ByRatio:
     def copy_at(j: int) -> nn.Module:
         return pruning.pruned_copy(task.model, task.weights, rank, round(task.grid[j] * len(rank)), options.finish)
 
+    if options.finish is not None and pruning.fingerprint(copy_at(0)) != pruning.fingerprint(copy_at(0)):
+        raise ValueError(CHANGES)
     return passes.ByRatio(task, copy_at)
 
 

@@ -26,10 +26,12 @@ def keep_zeros(model: nn.Module, weights: Weights | None = None) -> list[Removab
     >>> model.weight.grad.tolist()
     [[0.0, 1.0]]
     """
-    masks = {name: weight.detach() == 0 for name, weight in some(model, weights).items()}
+    memories = {weight.untyped_storage().data_ptr() for weight in some(model, weights).values()}
+    sharing = [p for p in model.parameters() if p.untyped_storage().data_ptr() in memories and p.requires_grad]
+    masks = [parameter.detach() == 0 for parameter in sharing]
     return [
-        model.get_parameter(name).register_hook(lambda slope, mask=mask: slope.masked_fill(mask, 0))
-        for name, mask in masks.items()
+        parameter.register_hook(lambda slope, mask=mask: slope.masked_fill(mask, 0))
+        for parameter, mask in zip(sharing, masks, strict=True)
     ]
 
 
@@ -43,14 +45,16 @@ def fine_tune(
 ) -> Finish:
     """A `finish` that trains each pruned copy a little, its zeros kept: the same steps at every ratio.
 
+    Frozen parameters (without `requires_grad`) stay as they are.
+
     The pruned and tuned networks are the family that is then certified. The batches are training data, or data kept
     aside for this, never calibration examples.
 
     Parameters
     ----------
     batches : list or DataLoader of (inputs, targets)
-        Taken in turn, and again from the beginning. A loader that shuffles gives the same order at every ratio, since a
-        `finish` runs under a fixed seed.
+        Taken in turn, and again from the beginning: the same at every ratio. A loader that shuffles by torch's global
+        random state does so, since a `finish` runs under a fixed seed; one with a generator of its own is refused.
     loss : callable
         loss(outputs, targets) -> scalar, torch.nn.functional.cross_entropy say.
     steps : int
@@ -75,9 +79,12 @@ def fine_tune(
     count = _checks.positive_int(steps, "steps")
 
     def tuned(model: nn.Module) -> None:
+        trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
+        if not trained or any(parameter.element_size() < 4 for parameter in trained):
+            raise ValueError("fine_tune needs parameters that require gradients, in float32 or float64")
         handles = keep_zeros(model, weights)
-        model.train().requires_grad_(True)
-        optimiser = torch.optim.Adam(model.parameters(), lr=learning_rate)
+        model.train()
+        optimiser = torch.optim.Adam(trained, lr=learning_rate)
         for (inputs, targets), _ in zip(_again(batches), range(count), strict=False):
             optimiser.zero_grad()
             loss(model(inputs), targets).backward()

@@ -4,6 +4,7 @@ A certificate holds for any order that was fixed before the calibration examples
 never validity. Those that look at data (`wanda`, `fisher`, `snip`) take training data, never calibration examples.
 """
 
+import copy
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
@@ -61,8 +62,9 @@ def random(model: nn.Module, *, seed: int, weights: Weights | None = None) -> Sc
 def lamp(model: nn.Module, scores: Mapping[str, Tensor] | None = None, *, weights: Weights | None = None) -> Scores:
     """LAMP: a weight's square over the sum of the squares of its layer that have not gone before it.
 
-    The largest weight of every layer has score 1, so that no layer vanishes, and layers of unequal scale are compared
-    by what remains of them. Parameters as in `layerwise`; with `scores` these are squared in place of the weights.
+    The largest weight of every layer has score 1, so that no layer vanishes while more weights stay than there are
+    layers, and layers of unequal scale are compared by what remains of them. Parameters as in `layerwise`; `scores` are
+    squared in place of the weights.
 
     Returns
     -------
@@ -102,7 +104,7 @@ def wanda(model: nn.Module, inputs: Any, *, weights: Weights | None = None) -> S
 
     Returns
     -------
-    dict from name to tensor.
+    dict from name to float64 tensor.
 
     Raises
     ------
@@ -119,23 +121,23 @@ def wanda(model: nn.Module, inputs: Any, *, weights: Weights | None = None) -> S
     names = list(some(model, weights))
     copied = twin(model).eval().requires_grad_(False)
     chosen = {id(copied.get_parameter(name)): name for name in names}
-    calls: list[tuple[nn.Module, Tensor]] = []
-    layers = [m for m in copied.modules() if isinstance(m, ONE_PRODUCT) and id(m.weight) in chosen]
-    hooks = [m.register_forward_hook(lambda module, given, output: calls.append((module, given[0]))) for m in layers]
-    with same_random_state(), torch.no_grad():
-        copied(inputs)
-    for hook in hooks:
-        hook.remove()
     squares: Scores = {}
-    for module, given in calls:
+
+    def see(module: nn.Module, given: tuple[Any, ...], more: dict[str, Any], output: Any) -> None:
         name = chosen[id(module.weight)]
-        squares[name] = squares.get(name, 0) + _sums_of_squares(module, given)
+        squares[name] = squares.get(name, 0) + _sums_of_squares(module, (*given, *more.values())[0])
+
+    for module in copied.modules():
+        if isinstance(module, ONE_PRODUCT) and id(module.weight) in chosen:
+            module.register_forward_hook(see, with_kwargs=True)
+    with same_random_state(), torch.no_grad():
+        copied(_own(inputs))
     if missing := [name for name in names if name not in squares]:
         raise ValueError(
             f"wanda: {missing[0]}, the first of {len(missing)}, is no weight of a linear or convolution layer that the "
             "inputs run through: leave it out with weights=, or take fisher"
         )
-    return {name: model.get_parameter(name).detach().abs() * squares[name].sqrt() for name in names}
+    return {name: model.get_parameter(name).detach().abs().double() * squares[name].sqrt() for name in names}
 
 
 def fisher(model: nn.Module, data: tuple[Any, Any], loss: TrainingLoss, *, weights: Weights | None = None) -> Scores:
@@ -194,22 +196,31 @@ def snip(model: nn.Module, data: tuple[Any, Any], loss: TrainingLoss, *, weights
 
 
 def _sums_of_squares(layer: nn.Module, given: Tensor) -> Tensor:
-    """For each weight, the sum of the squares of all that it is multiplied with.
+    """For each weight, the sum of the squares of all that it is multiplied with, in float64.
 
     A layer that is linear in its input and in its weight gives it as the derivative of sum(layer(input ** 2)).
     """
-    weight = layer.get_parameter("weight").detach().requires_grad_()
+    bare = copy.deepcopy(layer).double()
+    bare._forward_hooks.clear()
+    bare._forward_pre_hooks.clear()
+    weight = bare.get_parameter("weight").requires_grad_()
     with torch.enable_grad():
-        total = torch.func.functional_call(layer, {"weight": weight}, (given**2,)).sum()
+        total = bare(given.detach().double() ** 2).sum()
     return torch.autograd.grad(total, weight)[0]
+
+
+def _own(part: Any) -> Any:
+    """A copy, since a network may write into its inputs."""
+    return part.clone() if isinstance(part, Tensor) else copy.deepcopy(part)
 
 
 def _base(model: nn.Module, scores: Mapping[str, Tensor] | None, weights: Weights | None) -> Mapping[str, Tensor]:
     chosen = some(model, weights)
-    if scores is None:
-        return magnitude(model, weights)
+    scores = magnitude(model, weights) if scores is None else scores
     if set(scores) != set(chosen):
         raise ValueError(f"scores must have the names of prunable(model): {', '.join(chosen)}")
+    if odd := [name for name in chosen if not scores[name].isfinite().all()]:
+        raise ValueError(f"scores must be finite, those of {odd[0]} are not (are there NaN weights in the model?)")
     return {name: scores[name].detach().cpu() for name in chosen}
 
 
@@ -229,9 +240,9 @@ def _slopes(model: nn.Module, data: tuple[Any, Any], loss: TrainingLoss, weights
     chosen = [copied.get_parameter(name).requires_grad_() for name in names]
     for i in range(len(inputs)):
         with same_random_state(), torch.enable_grad():
-            value = loss(copied(inputs[i : i + 1]), targets[i : i + 1])
+            value = loss(copied(_own(inputs[i : i + 1])), targets[i : i + 1])
             slopes = torch.autograd.grad(value, chosen, materialize_grads=True)
-        yield dict(zip(names, slopes, strict=True))
+        yield {name: slope.double() for name, slope in zip(names, slopes, strict=True)}
 
 
 def _weighed(model: nn.Module, totals: Scores, n: int, power: int) -> Scores:

@@ -169,8 +169,12 @@ class SelectiveCalibration(certificates.Certificate):
         self._save(path, pruned, network, date, pair=chosen and [chosen.row, chosen.column])
 
     def saved_ratio(self) -> float | None:
-        row, column = self.saved["pair"] if self.saved else (0, 0)
-        return float(self.ratios[row]) if self.rejected[row, column] else None
+        place = (self.saved or {}).get("pair")
+        if not isinstance(place, list) or list(map(type, place)) != [int, int]:
+            raise ValueError("saved must name a pair by its row and column")
+        if not all(0 <= k < size for k, size in zip(place, self.rejected.shape, strict=True)):
+            raise ValueError(f"saved names a pair outside the grid: {place}")
+        return float(self.ratios[place[0]]) if self.rejected[tuple(place)] else None
 
     def prune(
         self,

@@ -87,12 +87,14 @@ def test_the_record_keeps_the_bound_and_the_claim_names_the_law():
         ("importance must hold one weight", {"importance": np.ones(99), "bound": 2.0}),
         ("importance must have mean 1", {"importance": np.full(100, 0.1), "bound": 2.0}),
         ("importance must be finite", {"importance": np.full(100, np.nan), "bound": 2.0}),
+        ("bound must be at least 1", {"importance": np.full(100, 0.5), "bound": 0.5}),
+        ("alpha must lie", {"importance": np.ones(100), "bound": 2.0, "alpha": 1.5}),
         ("bound must lie", {"importance": np.ones(100), "bound": 0.0}),
     ],
 )
 def test_weights_that_cannot_be_are_refused_by_name(match, more):
     with pytest.raises(ValueError, match=f"^{match}"):
-        calibrate_losses(np.zeros((100, 3)), RATIOS, alpha=0.1, delta=0.1, **more)
+        calibrate_losses(np.zeros((100, 3)), RATIOS, **{"alpha": 0.1, "delta": 0.1, **more})
 
 
 def test_a_binomial_of_weighted_losses_is_refused():

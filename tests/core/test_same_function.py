@@ -38,7 +38,21 @@ def test_one_score_decides_by_its_sign_and_a_mask_changes_once_however_many_pixe
     assert same_function(lambda x: x, lambda x: x / 2, masks) == (4, 0.5, 0)
 
 
+def test_equal_infinities_hide_no_difference_and_labels_are_decisions():
+    def masked(x, shift=0.0):
+        return torch.cat([x[:, :2] + shift, torch.full((len(x), 1), -torch.inf)], dim=1)
+
+    found = same_function(masked, lambda x: masked(x, 1000.0), torch.zeros(4, 3))
+    assert found == (4, 1000.0, 0)
+    labels = torch.tensor([1, 2, 3])
+    assert same_function(lambda x: x, lambda x: x + (x == 2), labels).changed == 1
+
+
+def test_each_function_has_inputs_of_its_own():
+    assert same_function(lambda x: x.mul_(2), lambda x: 2 * x, torch.ones(3, 2)).largest == 0
+
+
 def test_other_shapes_and_nan_are_refused():
-    for other in (lambda x: x[:, :1], lambda x: x * float("nan")):
+    for other in (lambda x: x[:, :1], lambda x: x * float("nan"), lambda x: x * 1j):
         with pytest.raises(ValueError, match="numbers of one shape"):
             same_function(lambda x: x, other, torch.ones(3, 2))

@@ -64,8 +64,11 @@ def test_what_was_written_is_verified_and_says_what_it_is(file, network, result)
 
 
 def test_the_plain_library_loads_the_certified_network(file, network, result):
-    fresh = Network().eval()
+    fresh = Network()
     safetensors.torch.load_model(fresh, file)
+    with pytest.raises(ValueError, match=r"^model: it is in training mode"):
+        certificates.verify(file, fresh)
+    fresh.eval()
     inputs = torch.randn(50, 6)
     assert torch.equal(fresh(inputs), result.prune(network)(inputs))
     assert certificates.verify(file, fresh).ratio == result.ratio
@@ -236,3 +239,104 @@ def test_a_selective_certificate_travels_with_its_pair(network, tmp_path):
     edited(path, saved=lambda s: s | {"pair": [int(other[0][0]), int(other[1][0])]})
     with pytest.raises(ValueError, match="fewer than the certified ratio"):
         certificates.verify(path)
+
+
+def test_what_no_state_holds_is_compared_in_a_model(tmp_path):
+    class Scaled(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.layer = nn.Linear(6, 3)
+            self.register_buffer("scale", torch.ones(3), persistent=False)
+
+        def forward(self, x):
+            return self.layer(x) * self.scale
+
+    model, inputs, path = Scaled().eval(), torch.randn(300, 6), tmp_path / "scaled.safetensors"
+    model.scale = torch.tensor([1.0, -1.0, 5.0])
+    result = calibrate(model, inputs, disagreement, alpha=0.5, delta=0.1, ratios=[0.1, 0.2], progress=False)
+    result.save(path, model)
+    fresh = Scaled().eval()
+    safetensors.torch.load_model(fresh, path)
+    with pytest.raises(ValueError, match=r"^model: scale has other values"):
+        certificates.verify(path, fresh)
+    fresh.scale = model.scale
+    assert certificates.verify(path, fresh).ratio == result.ratio
+
+
+def test_another_finish_is_refused(network, tmp_path):
+    def one(copied):
+        copied.head.bias.data += 0.1
+
+    def other(copied):
+        copied.head.bias.data += 1e6
+
+    settings = dict(alpha=0.5, delta=0.1, ratios=[0.0, 0.1], progress=False)
+    result = calibrate(network, torch.randn(300, 6), disagreement, finish=one, **settings)
+    result.save(tmp_path / "one", network, finish=one)
+    with pytest.raises(ValueError, match=r"^finish must be the one"):
+        result.save(tmp_path / "other", network, finish=other)
+
+
+def test_a_table_names_no_network_and_the_claim_says_so(network, tmp_path):
+    calibrate_losses(np.zeros((100, 2)), [0.1, 0.3], alpha=0.1, delta=0.1).save(tmp_path / "table", network)
+    words = " ".join(str(certificates.verify(tmp_path / "table")).split())
+    assert "which network the losses are of was not recorded" in words
+
+
+def test_what_a_file_cannot_hold_is_refused_before_it_is_written(network, result, tmp_path):
+    class Odd(nn.Linear):
+        def get_extra_state(self):
+            return {}
+
+        def set_extra_state(self, state):
+            assert state == {}
+
+    odd = Odd(6, 3).eval()
+    certified = calibrate(odd, torch.randn(300, 6), disagreement, alpha=0.5, delta=0.1, ratios=[0.1], progress=False)
+    with pytest.raises(ValueError, match=r"^model: _extra_state is of a type"):
+        certified.save(tmp_path / "odd", odd)
+    with pytest.raises(FileNotFoundError, match="no folder"):
+        result.save(tmp_path / "none" / "a", network)
+    with pytest.raises(TypeError, match="must be text"):
+        result.save(tmp_path / "a", network, date=2026)
+
+
+def test_a_compiled_network_is_saved_under_plain_names(network, tmp_path):
+    compiled = torch.compile(network, backend="eager")
+    inputs = torch.randn(300, 6)
+    result = calibrate(compiled, inputs, disagreement, alpha=0.5, delta=0.1, ratios=[0.0, 0.1], progress=False)
+    result.save(tmp_path / "compiled", compiled)
+    fresh = Network()
+    safetensors.torch.load_model(fresh, tmp_path / "compiled")
+    assert certificates.verify(tmp_path / "compiled", fresh.eval()).ratio == result.ratio
+
+
+MALFORMED = {
+    "pair outside": {"pair": [99, 0]},
+    "pair of text": {"pair": ["a", 0]},
+    "pair between": {"pair": [1.5, 0]},
+    "no pair": {"pair": None},
+    "versions": {"versions": [1]},
+    "twice": {"prunable": ["first.weight", "first.weight"]},
+    "fewer prunable": {"prunable": ["head.weight"]},
+}
+
+
+@pytest.mark.parametrize("name", MALFORMED)
+def test_a_malformed_part_about_the_file_is_a_value_error(network, tmp_path, name):
+    inputs = torch.randn(600, 6, generator=torch.Generator().manual_seed(1))
+    settings = dict(alpha=0.4, delta=0.1, ratios=[0.1], thresholds=[0.4, 0.0], progress=False)
+    path = tmp_path / "pair.safetensors"
+    selective.calibrate(network, inputs, disagreement, **settings).save(path, network)
+    edited(path, saved=lambda s: s | MALFORMED[name])
+    with pytest.raises(ValueError):
+        certificates.verify(path)
+
+
+def test_a_record_nested_too_deeply_is_a_value_error(file):
+    tensors, metadata = read(file)
+    metadata["certificate"] = "[" * 100_000 + "]" * 100_000
+    metadata["certificate_sha256"] = hashlib.sha256(metadata["certificate"].encode()).hexdigest()
+    safetensors.torch.save_file(tensors, file, metadata)
+    with pytest.raises(ValueError):
+        certificates.verify(file)

@@ -1,5 +1,7 @@
 """Orders other than magnitude against slow loops and formulas; what they leave of the model; finishes."""
 
+import itertools
+
 import numpy as np
 import pytest
 import torch
@@ -102,7 +104,7 @@ def test_wanda_is_its_formula_for_linear_layers():
     got = pruning.wanda(model, inputs)
     for name, x in (("0.weight", inputs), ("2.weight", hidden)):
         want = model.get_parameter(name).detach().abs() * x.detach().pow(2).sum(0).sqrt()
-        torch.testing.assert_close(got[name], want)
+        torch.testing.assert_close(got[name].float(), want)
 
 
 def test_wanda_of_convolutions_counts_what_each_weight_meets():
@@ -111,7 +113,57 @@ def test_wanda_of_convolutions_counts_what_each_weight_meets():
     inputs = torch.randn(3, 4, 8, 8)
     patches = functional.unfold(inputs, 3, stride=2, padding=1).pow(2).sum((0, 2)).view(4, 3, 3).sqrt()
     norms = torch.cat([patches[:2].expand(3, 2, 3, 3), patches[2:].expand(3, 2, 3, 3)])
-    torch.testing.assert_close(pruning.wanda(layer, inputs)["weight"], layer.weight.detach().abs() * norms)
+    torch.testing.assert_close(pruning.wanda(layer, inputs)["weight"].float(), layer.weight.detach().abs() * norms)
+
+
+class Residual(nn.Module):
+    """Writes into what its layer was given, after the layer has seen it."""
+
+    def __init__(self):
+        super().__init__()
+        self.layer = nn.Linear(2, 2)
+
+    def forward(self, x):
+        hidden = x * 1
+        hidden += 100 * self.layer(input=hidden)
+        return hidden
+
+
+def test_wanda_sees_inputs_as_the_layer_did_and_its_own_hooks_once():
+    torch.manual_seed(0)
+    model, inputs = Residual(), torch.randn(7, 2)
+    want = model.layer.weight.detach().abs() * inputs.pow(2).sum(0).sqrt()
+    torch.testing.assert_close(pruning.wanda(model, inputs)["layer.weight"].float(), want)
+    model.layer.register_forward_hook(lambda module, given, output: output.relu())
+    torch.testing.assert_close(pruning.wanda(model, inputs)["layer.weight"].float(), want)
+    model.layer.register_forward_pre_hook(lambda module, given: (2 * given[0],) if given else None)
+    torch.testing.assert_close(pruning.wanda(model.layer, inputs)["weight"].float(), 2 * want)
+
+
+def test_half_precision_neither_overflows_nor_stalls():
+    layer = nn.Conv2d(3, 4, 3).half()
+    assert pruning.wanda(layer, 10 * torch.randn(200, 3, 32, 32).half())["weight"].isfinite().all()
+    line = nn.Linear(1, 1, bias=False).bfloat16()
+    nn.init.ones_(line.weight)
+    data = (torch.ones(1000, 1).bfloat16(), torch.zeros(1000))
+    assert pruning.fisher(line, data, lambda outputs, targets: outputs.sum())["weight"].item() == 1.0
+
+
+def test_inputs_stay_as_they_are_though_the_first_layer_writes_into_them():
+    model = nn.Sequential(nn.ReLU(inplace=True), network())
+    inputs, targets = examples()
+    before = inputs.clone()
+    pruning.wanda(model, inputs)
+    pruning.fisher(model, (inputs, targets), functional.cross_entropy)
+    assert torch.equal(inputs, before)
+
+
+@pytest.mark.parametrize("normalised", [pruning.layerwise, pruning.lamp])
+def test_scores_that_are_no_numbers_are_refused(normalised):
+    model = network()
+    model[0].weight.data[0, 0] = float("nan")
+    with pytest.raises(ValueError, match=r"^scores must be finite, those of 0\.weight"):
+        normalised(model)
 
 
 def test_wanda_names_the_layers_that_it_does_not_know():
@@ -184,3 +236,34 @@ def test_a_tuned_family_is_one_network_a_ratio_and_fits_better():
 def test_no_batch_to_tune_on_is_refused():
     with pytest.raises(ValueError, match=r"^batches must hold"):
         pruning.fine_tune([], functional.cross_entropy, steps=1)(network())
+
+
+def test_zeros_of_weights_that_share_memory_are_kept():
+    model = nn.Sequential(nn.Linear(4, 4, bias=False), nn.Linear(4, 4, bias=False))
+    model[1].weight.data = model[0].weight.data
+    model[0].weight.data[0] = 0
+    pruning.keep_zeros(model)
+    model(torch.ones(2, 4)).sum().backward()
+    torch.optim.SGD(model.parameters(), lr=0.1).step()
+    assert (model[0].weight[0] == 0).all() and (model[1].weight[0] == 0).all()
+
+
+def test_frozen_parameters_stay_and_networks_that_cannot_be_tuned_are_refused():
+    inputs, targets = examples()
+    finish = pruning.fine_tune([(inputs, targets)], functional.cross_entropy, steps=2)
+    model = network()
+    model[0].requires_grad_(False)
+    before = model[0].weight.clone()
+    finish(model)
+    assert torch.equal(model[0].weight, before) and not model[0].weight.requires_grad
+    for bad in (network().requires_grad_(False), network().half()):
+        with pytest.raises(ValueError, match=r"^fine_tune needs parameters"):
+            finish(bad)
+
+
+def test_a_finish_that_goes_on_elsewhere_each_time_is_refused():
+    inputs, targets = examples(40)
+    batches = itertools.cycle(zip(inputs.split(8), targets.split(8), strict=True))
+    finish = pruning.fine_tune(batches, functional.cross_entropy, steps=3)
+    with pytest.raises(ValueError, match=r"^finish gives another network each time"):
+        loss_table(network(), inputs, [0.1, 0.5], disagreement, finish=finish, progress=False)
