@@ -96,23 +96,10 @@ class Certificate(Record):
 
     def _save(self, path: str | Path, pruned: nn.Module, network: str | None, date: str | None, **setting: Any) -> None:
         """Write the pruned network with this certificate, which from here on names it."""
-        import torch
+        from confprune_edu import saved
 
-        from confprune_edu import __version__, pruning, saved
-
-        if not all(isinstance(text, str | None) for text in (network, date)):
-            raise TypeError(f"network and date must be text, got {network!r} and {date!r}")
-        tensors = saved.tensors_of(pruned)
-        about = {
-            "network": network or type(pruned).__name__,
-            "date": date,
-            "versions": {"confprune_edu": __version__, "torch": torch.__version__, "numpy": np.__version__},
-            "prunable": [saved.plain_name(name) for name in pruning.prunable(pruned, self.weights)],
-            "tensors": saved.described(tensors),
-            "buffers": saved.described(saved.buffers_of(pruned)),
-            **setting,
-        }
-        saved.write(Path(path), tensors, replace(self, saved=about).to_json())
+        about = saved.about(pruned, self.weights, network, date) | setting
+        saved.write(Path(path), saved.tensors_of(pruned), replace(self, saved=about).to_json())
 
     def saved_ratio(self) -> float | None:
         """The pruning ratio of the network in the file that this certificate comes from."""
@@ -262,10 +249,9 @@ class Calibration(Certificate):
         finish: pruning.Finish | None = None,
         weights: pruning.Weights | None = None,
     ) -> None:
-        """The certified network and this certificate as one new file, `model.safetensors` say.
+        """The certified network and this certificate, as metadata, in one new safetensors file.
 
-        Every tool that reads safetensors reads the weights: `safetensors.torch.load_model(model, path)` loads them into
-        a network of the same class. `load` and `verify` read the certificate, which is text in the file's metadata.
+        `safetensors.torch.load_model(model, path)` loads the weights into a network of the same class.
 
         Parameters
         ----------
@@ -280,10 +266,8 @@ class Calibration(Certificate):
 
         Raises
         ------
-        FileExistsError
-            `path` exists.
-        ValueError
-            As in `prune`.
+        FileExistsError, ValueError
+            `path` exists; as in `prune`.
         """
         self._save(path, self.prune(model, scores, finish, weights=weights), network, date)
 
@@ -383,7 +367,7 @@ def verify(path: str | Path, model: nn.Module | None = None) -> Any:
     FileNotFoundError, ValueError
         As in `load`; a tensor that is missing, new, cast, reshaped or changed, by name; fewer zeros than certified.
 
-    That shows changes, accidents above all. It is no signature: against forgery sign the file.
+    That shows changes, accidents above all. It is no signature, and settings that are no tensors are the class's own.
 
     >>> import pathlib, tempfile
     >>> import torch

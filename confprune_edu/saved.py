@@ -10,12 +10,13 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
 import safetensors
 import safetensors.torch
 import torch
 from torch import Tensor, nn
 
-from confprune_edu import pruning
+from confprune_edu import __version__, pruning
 
 RECORD, CHECKSUM = "certificate", "certificate_sha256"  # names in the metadata
 
@@ -66,6 +67,20 @@ def described(tensors: Mapping[str, Tensor]) -> dict[str, Kept]:
     return {
         name: Kept(str(tensor.dtype), list(tensor.shape), int((tensor == 0).sum()), pruning.digest({"": tensor}))
         for name, tensor in tensors.items()
+    }
+
+
+def about(model: nn.Module, weights: list[str] | None, network: str | None, date: str | None) -> dict[str, Any]:
+    """What a record says of the pruned network in its file."""
+    if not all(isinstance(text, str | None) for text in (network, date)):
+        raise TypeError(f"network and date must be text, got {network!r} and {date!r}")
+    return {
+        "network": network or type(model).__name__,
+        "date": date,
+        "versions": {"confprune_edu": __version__, "torch": torch.__version__, "numpy": np.__version__},
+        "prunable": [plain_name(name) for name in pruning.prunable(model, weights)],
+        "tensors": described(tensors_of(model)),
+        "buffers": described(buffers_of(model)),
     }
 
 

@@ -26,7 +26,7 @@ WRITES = (
 )
 CHANGES = (
     "finish gives another network each time: whatever it draws must come from the global random state of torch, numpy "
-    "or python, which is the same at each call; that of a loader's own generator, or of an iterator that goes on, is not"
+    "or python, which is the same at each call; a loader's own generator, or an iterator that goes on, is not"
 )
 
 
