@@ -37,6 +37,7 @@ CONTENTS = """# Slides
 
 ```{toctree}
 :glob:
+:maxdepth: 1
 
 [0-9]*
 ```
@@ -69,6 +70,7 @@ BOOK: dict[str, Any] = {
         "navbar_persistent": [],  # the sidebar has a search
     },
     "autodoc_typehints": "none",
+    "autodoc_preserve_defaults": True,
     "autodoc_member_order": "bysource",
 }
 DECKS: dict[str, Any] = {

@@ -146,8 +146,10 @@ class SelectiveCalibration(certificates.Certificate):
         found = pick(self.rejected, self.coverage, by, min_coverage)
         if found is None:
             return None
-        row, column = found
-        coverage, risk = float(self.coverage[found]), float(self.risk[found])
+        return self._pair(*found)
+
+    def _pair(self, row: int, column: int) -> Pair:
+        coverage, risk = float(self.coverage[row, column]), float(self.risk[row, column])
         ratio, threshold = float(self.ratios[row]), float(self.thresholds[column])
         return Pair(ratio, threshold, coverage, risk, row, column, self.confidence)
 
@@ -247,6 +249,12 @@ class SelectiveCalibration(certificates.Certificate):
         want = procedures.reject(rule, np.where(p > silent_p, p, risk_p), recipe.delta, silent_p)
         return least, most, want if known else want & values["rejected"]
 
+    def _shown(self) -> Pair | None:
+        """The pair that the words are about: that of the network in the file, else the best."""
+        if self.saved is None:
+            return self.best()
+        return self._pair(*self.saved["pair"])
+
     def _headline(self) -> str:
         best = self.best()
         if best is not None:
@@ -258,7 +266,7 @@ class SelectiveCalibration(certificates.Certificate):
         )
 
     def _certified(self) -> str:
-        best = self.best() or Pair(0, 0, 0, 0, 0, 0)
+        best = self._shown() or Pair(0, 0, 0, 0, 0, 0)
         floor = "" if self.floor is None else f", and it answers at least {100 * self.floor:.4g} % of the examples"
         return (
             f"With {100 * best.ratio:.4g} % of the prunable weights at zero, answering where the "
@@ -267,7 +275,7 @@ class SelectiveCalibration(certificates.Certificate):
         )
 
     def _facts(self) -> str:
-        best, widest = self.best(), self.best(by="coverage")
+        best, widest = self._shown(), self.best(by="coverage")
         learned = f", after {self.n_path} that learned the path" if self.n_path else ""
         facts = (
             f"n = {self.n}{learned}, {self.p_value} p-values, {self.procedure}; "
