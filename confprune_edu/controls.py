@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 
 import ipywidgets
 from IPython import get_ipython
+from IPython.core.formatters import DisplayFormatter
 from IPython.display import HTML, display
 
 from confprune_edu import plots
@@ -54,17 +55,19 @@ def explore(draw: Callable[..., Any], **controls: Control) -> None:
     _settle()
     values, figure, readout = dict(first), ipywidgets.Output(), ipywidgets.HTML()
 
+    def drawn() -> list[Any]:
+        things = _things(draw(**values))
+        readout.value = _heard(" ".join(getattr(thing, "alt", "") for thing in things))
+        return [HTML(thing.svg()) if isinstance(thing, plots.Picture) else thing for thing in things]
+
     def redraw(**moved: Any) -> None:
-        if moved and moved.items() <= values.items():
+        if moved.items() <= values.items():
             return
         values.update(moved)
-        alt = ""
+        readout.value = _heard("")
         with figure:  # which shows an error, and goes on
             figure.clear_output(wait=True)
-            things = _things(draw(**values))
-            alt = " ".join(getattr(thing, "alt", "") for thing in things)
-            display(*(HTML(thing.svg()) if isinstance(thing, plots.Picture) else thing for thing in things))
-        readout.value = _heard(alt)
+            display(*drawn())
 
     def follow(name: str) -> Tell:
         return lambda value: redraw(**{name: value})
@@ -80,7 +83,9 @@ def explore(draw: Callable[..., Any], **controls: Control) -> None:
         description="Reset", tooltip="all controls as they were at first", layout=_fit(align_self="flex-end")
     )
     again.on_click(reset)
-    redraw()
+    # put there, not shown within it, for which voila now and then waits for ever
+    bundles = map(DisplayFormatter().format, drawn())
+    figure.outputs = tuple({"output_type": "display_data", "data": d, "metadata": m} for d, m in bundles)
     row = ipywidgets.Layout(flex_flow="row wrap", align_items="flex-start", grid_gap="0 24px")
     shown = [ipywidgets.Box([*(widget for widget, _ in made.values()), again], layout=row), figure, readout]
     display(ipywidgets.VBox(shown).add_class("confprune-explorer"))
