@@ -9,6 +9,8 @@ import torch
 from torch import Tensor
 from torch.utils._pytree import tree_leaves
 
+from confprune_edu.pruning import state
+
 
 class Fingerprinted:
     """Data whose SHA-256, in the order of the examples, is taken in the first whole pass over them.
@@ -46,7 +48,7 @@ def _with(parts: dict[int, Any], batch: Any) -> dict[int, Any] | None:
 
 def _raw(leaf: Any) -> Any:
     if isinstance(leaf, Tensor) and leaf.layout == torch.strided and not leaf.is_quantized:
-        return leaf.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data
+        return state.raw(leaf)
     if isinstance(leaf, np.ndarray | np.generic) and leaf.dtype.kind != "O":
         return leaf.tobytes()
     return repr(leaf).encode() if isinstance(leaf, str | bytes | int | float) else None

@@ -91,6 +91,30 @@ def sparsity(model: nn.Module, weights: Weights | None = None) -> float:
 
 def global_rank(model: nn.Module, scores: Mapping[str, Tensor] | None, weights: Weights | None = None) -> Tensor:
     """Rank of every prunable weight, int64 (N,) in the order of `prunable`: 0 is the first to go."""
+    checked = checked_scores(model, scores, weights)
+    mixed = len({score.dtype for score in checked.values()}) > 1  # torch.cat would round int64 to float16 beside it
+    parts = [score.detach().flatten().cpu() for score in checked.values()]
+    flat = torch.cat([part.double() for part in parts] if mixed else parts)
+    if flat.isnan().any():
+        raise ValueError("scores must not be NaN (are there NaN weights in the model?)")
+    return ranks(flat)
+
+
+def ranks(scores: Tensor) -> Tensor:
+    """The place of each score in their order, int64 (N,); equal scores go by position.
+
+    >>> ranks(torch.tensor([0.3, 0.1, 0.3])).tolist()
+    [1, 0, 2]
+    """
+    found = torch.empty(len(scores), dtype=torch.int64)
+    found[torch.argsort(scores, stable=True)] = torch.arange(len(scores))
+    return found
+
+
+def checked_scores(
+    model: nn.Module, scores: Mapping[str, Tensor] | None, weights: Weights | None = None
+) -> dict[str, Tensor]:
+    """One score a prunable weight, in the order of `prunable`; magnitude if there are none. Refused by name."""
     chosen = some(model, weights)
     scores = magnitude(model, weights) if scores is None else scores
     if not isinstance(scores, Mapping) or not all(isinstance(s, Tensor) for s in scores.values()):
@@ -101,14 +125,7 @@ def global_rank(model: nn.Module, scores: Mapping[str, Tensor] | None, weights: 
     for name, weight in chosen.items():
         if scores[name].shape != weight.shape:
             raise ValueError(f"scores[{name!r}] must have shape {tuple(weight.shape)}, got {tuple(scores[name].shape)}")
-    mixed = len({score.dtype for score in scores.values()}) > 1  # torch.cat would round int64 to a neighbour's float16
-    parts = [scores[name].detach().flatten().cpu() for name in chosen]
-    flat = torch.cat([part.double() for part in parts] if mixed else parts)
-    if flat.isnan().any():
-        raise ValueError("scores must not be NaN (are there NaN weights in the model?)")
-    rank = torch.empty(len(flat), dtype=torch.int64)
-    rank[torch.argsort(flat, stable=True)] = torch.arange(len(flat))
-    return rank
+    return {name: scores[name] for name in chosen}
 
 
 @torch.no_grad()

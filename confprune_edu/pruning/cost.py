@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from confprune_edu.pruning.copies import twin
 from confprune_edu.pruning.criteria import Weights, plain, some, weights_of
-from confprune_edu.pruning.state import _bytes, same_random_state
+from confprune_edu.pruning.state import raw, same_random_state
 
 
 @dataclass(frozen=True)
@@ -95,7 +95,7 @@ def _cell(value: Any) -> str:
 def _saving(name: str, weight: Tensor, uses: float | None) -> Saving:
     nonzero, size = int(weight.count_nonzero()), weight.element_size()
     dense = weight.numel() * size
-    compressed = len(zlib.compress(_bytes(weight)))
+    compressed = len(zlib.compress(raw(weight)))
     csr = nonzero * (size + 4) + (weight.shape[0] + 1) * 4
     work = () if uses is None else (round(weight.numel() * uses), round(nonzero * uses))
     return Saving(name, weight.numel(), nonzero, dense, csr, compressed, *work)

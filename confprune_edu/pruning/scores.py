@@ -11,8 +11,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from confprune_edu.pruning.copies import twin
-from confprune_edu.pruning.criteria import Weights, magnitude, some
+from confprune_edu.pruning.copies import checked_scores, ranks, twin
+from confprune_edu.pruning.criteria import Weights, some
 from confprune_edu.pruning.state import same_random_state
 
 Scores = dict[str, Tensor]
@@ -43,7 +43,10 @@ def layerwise(
     >>> layerwise(layer)["weight"].tolist()
     [[0.25, 1.0, 0.5, 0.75]]
     """
-    return {name: (_ranks(score) + 1) / score.numel() for name, score in _base(model, scores, weights).items()}
+    return {
+        name: (ranks(score.flatten()) + 1).double().div(score.numel()).view(score.shape)
+        for name, score in _finite(model, scores, weights).items()
+    }
 
 
 def random(model: nn.Module, *, seed: int, weights: Weights | None = None) -> Scores:
@@ -78,7 +81,7 @@ def lamp(model: nn.Module, scores: Mapping[str, Tensor] | None = None, *, weight
     [[1.0, 0.167, 0.2]]
     """
     result = {}
-    for name, score in _base(model, scores, weights).items():
+    for name, score in _finite(model, scores, weights).items():
         squares = score.double().flatten() ** 2
         order = torch.argsort(squares, stable=True)
         left = squares[order].flip(0).cumsum(0).flip(0)
@@ -169,10 +172,7 @@ def fisher(model: nn.Module, data: tuple[Any, Any], loss: TrainingLoss, *, weigh
     >>> fisher(layer, (torch.tensor([[1.0, 0.0], [3.0, 1.0]]), torch.zeros(2)), mean)["weight"].tolist()
     [[5.0, 2.0]]
     """
-    totals: Scores = {}
-    for slopes in _slopes(model, data, loss, weights):
-        totals = {name: totals.get(name, 0) + slope**2 for name, slope in slopes.items()}
-    return _weighed(model, totals, len(data[0]), power=2)
+    return _to_order(2, model, data, loss, weights)
 
 
 def snip(model: nn.Module, data: tuple[Any, Any], loss: TrainingLoss, *, weights: Weights | None = None) -> Scores:
@@ -189,10 +189,7 @@ def snip(model: nn.Module, data: tuple[Any, Any], loss: TrainingLoss, *, weights
     >>> snip(layer, (torch.tensor([[1.0, 0.0], [3.0, 1.0]]), torch.zeros(2)), mean)["weight"].tolist()
     [[2.0, 1.0]]
     """
-    totals: Scores = {}
-    for slopes in _slopes(model, data, loss, weights):
-        totals = {name: totals.get(name, 0) + slope for name, slope in slopes.items()}
-    return _weighed(model, totals, len(data[0]), power=1)
+    return _to_order(1, model, data, loss, weights)
 
 
 def _sums_of_squares(layer: nn.Module, given: Tensor) -> Tensor:
@@ -214,21 +211,12 @@ def _own(part: Any) -> Any:
     return part.clone() if isinstance(part, Tensor) else copy.deepcopy(part)
 
 
-def _base(model: nn.Module, scores: Mapping[str, Tensor] | None, weights: Weights | None) -> Mapping[str, Tensor]:
-    chosen = some(model, weights)
-    scores = magnitude(model, weights) if scores is None else scores
-    if set(scores) != set(chosen):
-        raise ValueError(f"scores must have the names of prunable(model): {', '.join(chosen)}")
-    if odd := [name for name in chosen if not scores[name].isfinite().all()]:
+def _finite(model: nn.Module, scores: Mapping[str, Tensor] | None, weights: Weights | None) -> Scores:
+    """Scores that can be normalised, on the CPU."""
+    checked = checked_scores(model, scores, weights)
+    if odd := [name for name, score in checked.items() if not score.isfinite().all()]:
         raise ValueError(f"scores must be finite, those of {odd[0]} are not (are there NaN weights in the model?)")
-    return {name: scores[name].detach().cpu() for name in chosen}
-
-
-def _ranks(score: Tensor) -> Tensor:
-    flat = score.detach().flatten().cpu()
-    ranks = torch.empty(len(flat), dtype=torch.float64)
-    ranks[torch.argsort(flat, stable=True)] = torch.arange(len(flat), dtype=torch.float64)
-    return ranks.view(score.shape)
+    return {name: score.detach().cpu() for name, score in checked.items()}
 
 
 def _slopes(model: nn.Module, data: tuple[Any, Any], loss: TrainingLoss, weights: Weights | None) -> Iterator[Scores]:
@@ -245,9 +233,14 @@ def _slopes(model: nn.Module, data: tuple[Any, Any], loss: TrainingLoss, weights
         yield {name: slope.double() for name, slope in zip(names, slopes, strict=True)}
 
 
-def _weighed(model: nn.Module, totals: Scores, n: int, power: int) -> Scores:
-    """Mean derivatives times the weights they belong to, both in absolute value, the weights to this power."""
+def _to_order(
+    order: int, model: nn.Module, data: tuple[Any, Any], loss: TrainingLoss, weights: Weights | None
+) -> Scores:
+    """|w| ** order times the absolute mean, over the examples, of the derivatives to the power of `order`."""
+    totals: Scores = {}
+    for slopes in _slopes(model, data, loss, weights):
+        totals = {name: totals.get(name, 0) + slope**order for name, slope in slopes.items()}
     return {
-        name: model.get_parameter(name).detach().abs().double() ** power * (total.double() / n).abs()
+        name: model.get_parameter(name).detach().abs().double() ** order * (total / len(data[0])).abs()
         for name, total in totals.items()
     }

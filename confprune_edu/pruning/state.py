@@ -29,7 +29,7 @@ def digest(tensors: Mapping[str, Tensor]) -> str:
     sha = hashlib.sha256()
     for name, value in sorted(tensors.items()):
         sha.update(f"{name} {value.dtype} {tuple(value.shape)}".encode())
-        sha.update(_bytes(value))
+        sha.update(raw(value))
     return sha.hexdigest()
 
 
@@ -87,5 +87,10 @@ def set_random_state(state: tuple[Any, ...]) -> None:
     random.setstate(state[3])
 
 
-def _bytes(tensor: Tensor) -> memoryview:
+def raw(tensor: Tensor) -> memoryview:
+    """The bytes of a dense tensor, entry after entry.
+
+    >>> bytes(raw(torch.tensor([1, 2], dtype=torch.uint8)))
+    b'\\x01\\x02'
+    """
     return tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data
