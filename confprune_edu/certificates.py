@@ -98,8 +98,9 @@ class Certificate(Record):
         """Write the pruned network with this certificate, which from here on names it."""
         from confprune_edu import saved
 
-        about = saved.about(pruned, self.weights, network, date) | setting
-        saved.write(Path(path), saved.tensors_of(pruned), replace(self, saved=about).to_json())
+        tensors = saved.tensors_of(pruned)
+        about = saved.about(pruned, tensors, self.weights, network, date) | setting
+        saved.write(Path(path), tensors, replace(self, saved=about).to_json())
 
     def saved_ratio(self) -> float | None:
         """The pruning ratio of the network in the file that this certificate comes from."""

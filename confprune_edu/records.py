@@ -15,8 +15,10 @@ from confprune_edu import _checks
 from confprune_edu.recipe import Recipe
 
 VERSIONS = {False: 1, True: 2}  # of the JSON records: with `saved`, the second
-ROOMS = {"confprune_edu.Calibration": "confprune_edu.certificates"}  # where a record of this schema is read
-ROOMS["confprune_edu.SelectiveCalibration"] = "confprune_edu.selective"
+ROOMS = {  # where a record of this schema is read
+    "confprune_edu.Calibration": "confprune_edu.certificates",
+    "confprune_edu.SelectiveCalibration": "confprune_edu.selective",
+}
 LATER = {"later": True}  # marks fields that records of version 1 may lack
 LONGEST_NAME = 10_000  # characters of a procedure, loss or criterion
 OWN = ("scores", "finish")  # fields that stay with the certificate in memory

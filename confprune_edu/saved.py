@@ -5,7 +5,6 @@ What is kept here shows that a file has changed. It is no signature: who can wri
 
 import hashlib
 import math
-import secrets
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -17,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from confprune_edu import __version__, pruning
+from confprune_edu.engine.tables import new_file
 
 RECORD, CHECKSUM = "certificate", "certificate_sha256"  # names in the metadata
 
@@ -70,8 +70,14 @@ def described(tensors: Mapping[str, Tensor]) -> dict[str, Kept]:
     }
 
 
-def about(model: nn.Module, weights: list[str] | None, network: str | None, date: str | None) -> dict[str, Any]:
-    """What a record says of the pruned network in its file."""
+def about(
+    model: nn.Module,
+    tensors: Mapping[str, Tensor],
+    weights: list[str] | None,
+    network: str | None,
+    date: str | None,
+) -> dict[str, Any]:
+    """What a record says of the pruned network in its file, whose `tensors_of` it gives."""
     if not all(isinstance(text, str | None) for text in (network, date)):
         raise TypeError(f"network and date must be text, got {network!r} and {date!r}")
     return {
@@ -79,7 +85,7 @@ def about(model: nn.Module, weights: list[str] | None, network: str | None, date
         "date": date,
         "versions": {"confprune_edu": __version__, "torch": torch.__version__, "numpy": np.__version__},
         "prunable": [plain_name(name) for name in pruning.prunable(model, weights)],
-        "tensors": described(tensors_of(model)),
+        "tensors": described(tensors),
         "buffers": described(buffers_of(model)),
     }
 
@@ -88,15 +94,9 @@ def write(path: Path, tensors: Mapping[str, Tensor], record: str) -> None:
     """Tensors and record as one new file; FileExistsError where there is one already."""
     if not path.parent.is_dir():
         raise FileNotFoundError(f"path: there is no folder {path.parent}")
-    if path.exists():
-        raise FileExistsError(f"path: {path} exists; to replace it, delete it first, or name another file")
-    beside = path.with_name(f"{path.name}.{secrets.token_hex(4)}.part")
     metadata = {"format": "pt", RECORD: record, CHECKSUM: hashlib.sha256(record.encode()).hexdigest()}
-    try:
+    with new_file(path, "path") as beside:
         safetensors.torch.save_file(dict(tensors), beside, metadata)
-        beside.rename(path)
-    finally:
-        beside.unlink(missing_ok=True)
 
 
 def read(path: Path) -> tuple[str, dict[str, Tensor]]:

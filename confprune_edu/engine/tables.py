@@ -1,5 +1,6 @@
 """Loss tables from their parts: which way they are evaluated, here or by workers, and how they are put together."""
 
+import contextlib
 import functools
 import os
 import secrets
@@ -114,21 +115,34 @@ def joined(parts: Iterator[Arrays], losses: Mapping[str, Loss]) -> dict[str, NDA
 
 def filed(parts: Iterator[Arrays], n: int, out: Path) -> NDArray[Any]:
     """The first of the tables, (n, m), in a file, which has its name once it is complete and replaces no other."""
-    _refuse_existing(out)
-    beside = out.with_name(f"{out.name}.{secrets.token_hex(4)}.part")
-    beside.touch(exist_ok=False)  # refuses here a folder that cannot be written to
-    try:
+    with new_file(out, "out") as beside:
         _fill(parts, n, beside)
-        _refuse_existing(out)
-        beside.rename(out)
-    finally:
-        beside.unlink(missing_ok=True)
     return np.load(out, mmap_mode="r+")
 
 
-def _refuse_existing(out: Path) -> None:
-    if out.exists():
-        raise FileExistsError(f"out: {out} exists; to replace it, delete it first, or name another file")
+@contextlib.contextmanager
+def new_file(path: Path, argument: str) -> Iterator[Path]:
+    """A file beside `path` to write to, which has that name once the block has ended, and replaces no other.
+
+    Raises
+    ------
+    OSError
+        `path` exists, or its folder cannot be written to.
+    """
+    _refuse_existing(path, argument)
+    beside = path.with_name(f"{path.name}.{secrets.token_hex(4)}.part")
+    beside.touch(exist_ok=False)  # refuses here a folder that cannot be written to
+    try:
+        yield beside
+        _refuse_existing(path, argument)
+        beside.rename(path)
+    finally:
+        beside.unlink(missing_ok=True)
+
+
+def _refuse_existing(path: Path, argument: str) -> None:
+    if path.exists():
+        raise FileExistsError(f"{argument}: {path} exists; to replace it, delete it first, or name another file")
 
 
 def _fill(parts: Iterator[Arrays], n: int, path: Path) -> None:
@@ -171,11 +185,18 @@ def _fresh(task: Task) -> Task:
 
 
 def _by_ratio(task: Task, rank: Tensor, options: Options) -> passes.ByRatio:
+    made: dict[int, nn.Module] = {}
+
     def copy_at(j: int) -> nn.Module:
+        if j in made:
+            return made.pop(j)
         return pruning.pruned_copy(task.model, task.weights, rank, round(task.grid[j] * len(rank)), options.finish)
 
-    if options.finish is not None and pruning.fingerprint(copy_at(0)) != pruning.fingerprint(copy_at(0)):
-        raise ValueError(CHANGES)
+    if options.finish is not None:
+        first = copy_at(0)
+        if pruning.fingerprint(first) != pruning.fingerprint(copy_at(0)):
+            raise ValueError(CHANGES)
+        made[0] = first  # a finish may take minutes
     return passes.ByRatio(task, copy_at)
 
 
