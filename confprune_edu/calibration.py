@@ -17,7 +17,8 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from confprune_edu import _checks, fwer, pvalues
-from confprune_edu.certificates import Calibration as Calibration, largest, provenance_of
+from confprune_edu.certificates import Calibration as Calibration, largest
+from confprune_edu.provenance import provenance_of
 from confprune_edu.recipe import Recipe, ahead, name_of
 from confprune_edu.records import table_sha256
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import functools
 import html
 import textwrap
-import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -22,8 +21,6 @@ if TYPE_CHECKING:  # torch is imported where a network is at hand: `calibrate_lo
     from torch import Tensor, nn
 
     from confprune_edu import pruning
-
-LEFT_OUT = 0.1  # share of a model's matrix weights above which a warning says that they are not prunable
 
 
 @dataclass(frozen=True, eq=False, repr=False, kw_only=True)
@@ -406,41 +403,6 @@ def _read(path: str | Path) -> tuple[Any, dict[str, Tensor]]:
     if certificate.saved is None:
         raise ValueError(f"the certificate in {Path(path).name} names no tensor: it was not written by save")
     return certificate, tensors
-
-
-def provenance_of(
-    model: nn.Module,
-    scores: Mapping[str, Tensor] | None,
-    finish: pruning.Finish | None,
-    weights: pruning.Weights | None = None,
-) -> dict[str, Any]:
-    """The fields of a certificate that tell which network was calibrated, and which pruned family of it.
-
-    A warning names the largest matrices that the usual rule leaves out, if they hold more than a tenth.
-    """
-    from confprune_edu import pruning
-
-    extent = pruning.extent(model, weights)
-    if weights is None and sum(extent.left_out.values()) > LEFT_OUT * extent.matrix:
-        most = ", ".join(sorted(extent.left_out, key=lambda name: -extent.left_out[name])[:3])
-        warnings.warn(
-            f"the ratio is about {extent.prunable:,} of the model's {extent.matrix:,} matrix weights: {most} "
-            "(the largest) are not prunable by default; weights= chooses which are",
-            stacklevel=3,
-        )
-    return {
-        "model_sha256": pruning.fingerprint(model),
-        "tensors": pruning.digests(model),
-        "criterion": "magnitude" if scores is None else "custom",
-        "finished": finish is not None,
-        "scores": None if scores is None else {name: score.detach().clone() for name, score in scores.items()},
-        "scores_sha256": None if scores is None else pruning.digest(scores),
-        "finish": finish,
-        "weights": None if weights is None else list(pruning.prunable(model, weights)),
-        "prunable": extent.prunable,
-        "matrix": extent.matrix,
-        "zeros": extent.zeros,
-    }
 
 
 def largest(grid: NDArray[np.float64], rejected: NDArray[np.bool_]) -> float | None:

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from confprune_edu import _checks, calibration, certificates, recipe as plain, records
+from confprune_edu import _checks, calibration, recipe as plain, records
+from confprune_edu.provenance import provenance_of
 from confprune_edu.selective import evidence, procedures
 from confprune_edu.selective.certificate import SelectiveCalibration, confidence_name
 from confprune_edu.selective.evidence import Bools, Floats
@@ -97,7 +98,7 @@ def calibrate(
     way = {"call": call, "target": target, "batch_size": batch_size, "device": device, "progress": progress}
     options = family | way
     seen, wanted = Fingerprinted(data), {"confidence": confidence, "loss": loss}
-    origin = certificates.provenance_of(model, **family)
+    origin = provenance_of(model, **family)
     tables = evaluation.loss_tables(model, seen, grid, wanted, **options)
     names = {"loss": plain.name_of(loss), "confidence": confidence_name(confidence)}
     whole = evidence.Tables.of(tables["confidence"], tables["loss"], taus, *recipe.loss_range)
