@@ -21,6 +21,7 @@ import subprocess
 import sys
 from argparse import Namespace
 from collections.abc import Sequence
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +29,12 @@ from confprune_edu import __version__
 from confprune_edu.course import notebooks, runner
 from confprune_edu.course.notebooks import Refused
 from confprune_edu.memory import available_mb
+
+VERDICTS = {  # of `confprune verify`; None: nobody knows
+    True: "{file}: verified, {network}\n{claim}\n",
+    False: "{file}: DOES NOT HOLD: {problem}\n",
+    None: "{file}: NOT READ: {problem}\n",
+}
 
 
 def list_command(arguments: Namespace) -> int:
@@ -54,10 +61,11 @@ def start_command(arguments: Namespace) -> int:
     """`confprune start`: the lessons as the reader's own copy; become JupyterLab on it, its token left on."""
     folder = notebooks.notebooks_folder()
     copies = notebooks.make_output_dir(arguments.folder, folder).resolve()
-    new = notebooks.copy_lessons(folder, copies)
-    kept = len(notebooks.course_notebooks(folder)) - len(new)
-    print(f"{copies}: {len(new)} lessons copied, {kept} left as they are (to begin one again, delete its copy)")
-    first = notebooks.course_notebooks(folder)[0].name
+    new, lessons = notebooks.copy_lessons(folder, copies), notebooks.course_notebooks(folder)
+    print(f"{copies}: {len(new)} of {len(lessons)} lessons copied; what was there stays (to begin one anew, delete it)")
+    if getattr(os, "geteuid", lambda: -1)() == 0 and "--allow-root" not in arguments.extra:
+        print("You are root, whom JupyterLab serves only if asked to: confprune start ... -- --allow-root")
+    first = lessons[0].name
     options = [f"--ServerApp.root_dir={copies}", f"--LabApp.default_url=/lab/tree/{first}", "--ServerApp.ip=127.0.0.1"]
     return become("jupyterlab", options, "--ServerApp.port", arguments)
 
@@ -126,7 +134,10 @@ def html_command(arguments: Namespace) -> int:
 
 
 def verify_command(arguments: Namespace) -> int:
-    """`confprune verify`: the claim of every file that holds, what is wrong with the others; 1 if there is one."""
+    """`confprune verify`: the claim of every file that holds, what is wrong with the others.
+
+    1 if a file does not hold, 2 if one cannot be read.
+    """
     from confprune_edu import certificates
 
     rows: list[dict[str, Any]] = []
@@ -134,14 +145,17 @@ def verify_command(arguments: Namespace) -> int:
         try:
             found = certificates.verify(path)
             rows.append({"file": str(path), "holds": True, "network": found.saved["network"], "claim": str(found)})
-        except (OSError, ValueError, TypeError) as problem:
+        except FileNotFoundError:
+            rows.append({"file": str(path), "holds": None, "problem": "there is no such file"})
+        except OSError as problem:
+            rows.append({"file": str(path), "holds": None, "problem": str(problem)})
+        except (ValueError, TypeError) as problem:
             rows.append({"file": str(path), "holds": False, "problem": str(problem)})
     if arguments.json:
         print(json.dumps(rows, indent=1))
     else:
-        lines = {True: "{file}: verified, {network}\n{claim}\n", False: "{file}: DOES NOT HOLD: {problem}\n"}
-        print("\n".join(lines[row["holds"]].format(**row) for row in rows))
-    return int(not all(row["holds"] for row in rows))
+        print("\n".join(VERDICTS[row["holds"]].format(**row) for row in rows))
+    return max({True: 0, False: 1, None: 2}[row["holds"]] for row in rows)
 
 
 def card_command(arguments: Namespace) -> int:
@@ -256,18 +270,28 @@ def add_machine(commands: Any) -> None:
     ready.set_defaults(command=doctor_command)
 
 
+def spread(words: Sequence[str]) -> list[str]:
+    """The words of a command line, in which -p KEY=VALUE stands for -p KEY VALUE.
+
+    >>> spread(["run", "05", "-p", "alpha=0.2"])
+    ['run', '05', '-p', 'alpha', '0.2']
+    """
+    return [part for last, word in pairwise(["", *words]) for part in (word.split("=", 1) if last == "-p" else [word])]
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the `confprune` command.
 
     Returns
     -------
-    int, the exit code: 0 all is well, 1 a notebook failed, 2 refused before anything ran, 130 interrupted.
+    int, the exit code: 0 all is well, 1 a notebook failed or a file does not hold, 2 refused before anything ran or a
+    file cannot be read, 130 interrupted.
     """
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")  # a terminal that knows ASCII only shows ? for a Greek letter
     parser = build_parser()
-    words = sys.argv[1:] if argv is None else list(argv)
+    words = spread(sys.argv[1:] if argv is None else argv)
     end = words.index("--") if "--" in words else len(words)
     arguments = parser.parse_args(words[:end])
     arguments.extra = words[end + 1 :]

@@ -6,6 +6,7 @@ number, a bool mask, an array, a set, several of them, or None. Hints and cases 
 module, lesson_NN.toml: in each case the arguments, and what a wrong answer has got wrong.
 """
 
+import difflib
 import functools
 import inspect
 import textwrap
@@ -153,7 +154,9 @@ def grade(name: str, answer: Answer, inputs: Sequence[Sequence[Any]]) -> None:
 
 def _known(name: str) -> Exercise:
     if name not in EXERCISES:
-        raise ValueError(f"name must be one of {', '.join(EXERCISES)}; got {name!r}")
+        close = difflib.get_close_matches(str(name), EXERCISES, n=1)
+        meant = f"; did you mean {close[0]!r}?" if close else ""
+        raise ValueError(f"name must be one of {', '.join(EXERCISES)}; got {name!r}{meant}")
     return EXERCISES[name]
 
 

@@ -43,8 +43,16 @@ def test_verify_prints_the_claim_and_says_what_does_not_hold(files, capsys):
 def test_verify_as_json(files, capsys):
     folder, _ = files
     names = ["one", "pair", "bad", "none"]
-    assert main(["verify", "--json", *(str(folder / f"{name}.safetensors") for name in names)]) == 1
-    assert [row["holds"] for row in json.loads(capsys.readouterr().out)] == [True, True, False, False]
+    assert main(["verify", "--json", *(str(folder / f"{name}.safetensors") for name in names)]) == 2
+    assert [row["holds"] for row in json.loads(capsys.readouterr().out)] == [True, True, False, None]
+
+
+def test_verify_does_not_judge_a_file_that_it_cannot_read(files, capsys):
+    folder, _ = files
+    for missing in (folder / "none.safetensors", folder):
+        assert main(["verify", str(missing), str(folder / "bad.safetensors")]) == 2
+        out = capsys.readouterr().out
+        assert f"{missing}: NOT READ: there is no such file\n" in out and out.count("DOES NOT HOLD") == 1
 
 
 @pytest.mark.parametrize("kind", ["one", "pair"])

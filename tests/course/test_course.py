@@ -336,7 +336,8 @@ def test_an_unknown_parameter_is_refused(folder, capsys):
     assert "no chosen notebook has a parameter 'alhpa'; they have: alpha, n" in refusal(
         capsys, "run", "-p", "alhpa", "1"
     )
-    assert "a parameter 'n'; they have: alpha" in refusal(capsys, "run", "01", "-p", "n", "1")
+    for form in (["n", "1"], ["n=1"], ["n=1=2"]):
+        assert "a parameter 'n'; they have: alpha" in refusal(capsys, "run", "01", "-p", *form)
     assert "not valid YAML" in refusal(capsys, "run", "-p", "n", "[1, 2")
     for text in ("nan", "inf", "[1, .nan]"):
         assert "must be a finite number" in refusal(capsys, "run", "-p", "n", text)
@@ -527,7 +528,7 @@ def test_start_opens_a_copy_without_outputs_and_leaves_the_originals(folder, rep
             (cell.source, cell.metadata, cell.id) for cell in original.cells
         ]
         assert (copy.cells[1].outputs, copy.cells[1].execution_count) == ([], None)
-    assert capsys.readouterr().out.startswith(f"{root}: 2 lessons copied, 0 left as they are")
+    assert capsys.readouterr().out.startswith(f"{root}: 2 of 2 lessons copied; what was there stays")
 
 
 def test_a_second_start_keeps_the_readers_work_and_brings_what_is_missing(folder, replaced, capsys):
@@ -543,7 +544,15 @@ def test_a_second_start_keeps_the_readers_work_and_brings_what_is_missing(folder
     assert replaced[0] == replaced[1]
     assert (mine / "00_zero.ipynb").read_bytes() == before and (mine / "notes.txt").exists()
     assert nbformat.read(mine / "01_one.ipynb", 4).cells[1].source == "6 * 7"
-    assert "1 lessons copied, 1 left as they are" in capsys.readouterr().out
+    assert "1 of 2 lessons copied; what was there stays" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(("user", "extra", "told"), [(0, [], 1), (0, ["--", "--allow-root"], 0), (1000, [], 0)])
+def test_start_tells_root_what_jupyterlab_will_ask_for(folder, replaced, capsys, monkeypatch, user, extra, told):
+    executed(folder, "00_zero")
+    monkeypatch.setattr(os, "geteuid", lambda: user, raising=False)
+    command.main(["start", *extra])
+    assert len(replaced) == 1 and capsys.readouterr().out.count("-- --allow-root") == told
 
 
 def test_start_never_opens_the_originals(folder, replaced, capsys):

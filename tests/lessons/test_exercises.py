@@ -47,8 +47,10 @@ def test_there_is_a_hint(name, capsys):
 
 @pytest.mark.parametrize("help_with", [exercises.hint, exercises.solution])
 def test_an_unknown_exercise_is_refused_by_name(help_with):
-    with pytest.raises(ValueError, match="binomial_p_value"):
-        help_with("binomial")
+    with pytest.raises(ValueError, match=r"got 'binomial_pvalue'; did you mean 'binomial_p_value'\?$"):
+        help_with("binomial_pvalue")
+    with pytest.raises(ValueError, match=r"binomial_p_value, .*; got 'nonsense'$"):
+        help_with("nonsense")
 
 
 # The verdict in a notebook
