@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import html
+import json
 import textwrap
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
@@ -15,7 +16,15 @@ from numpy.typing import NDArray
 
 from confprune_edu import _checks, fwer, pvalues
 from confprune_edu.recipe import Recipe
-from confprune_edu.records import LATER, Record, at_most, p_value_bounds, reader_of
+from confprune_edu.records import (
+    LATER,
+    Record,
+    at_most,
+    checked_plan,
+    p_value_bounds,
+    plan_sha256 as plan_sha256,
+    reader_of,
+)
 
 if TYPE_CHECKING:  # torch is imported where a network is at hand: `calibrate_losses` runs without it
     from torch import Tensor, nn
@@ -95,6 +104,8 @@ class Certificate(Record):
         """Write the pruned network with this certificate, which from here on names it."""
         from confprune_edu import saved
 
+        if setting["plan"] is not None:
+            setting["plan"] = checked_plan(setting["plan"], json.loads(self.to_json()))
         tensors = saved.tensors_of(pruned)
         about = saved.about(pruned, tensors, self.weights, network, date) | setting
         saved.write(Path(path), tensors, replace(self, saved=about).to_json())
@@ -104,7 +115,9 @@ class Certificate(Record):
         raise NotImplementedError
 
     def _sentences(self) -> tuple[str, str, str]:
-        return self._headline(), self._claim(), self._facts() + self._extent()
+        plan = (self.saved or {}).get("plan")
+        planned = f"; plan {plan_sha256(plan)[:16]}" if plan else ""
+        return self._headline(), self._claim(), self._facts() + self._extent() + planned
 
     def _claim(self) -> str:
         if not self.rejected.any():
@@ -191,7 +204,7 @@ class Calibration(Certificate):
     weights : list of str or None
         Names of the prunable weights, if the caller chose them.
     saved : dict or None
-        From a file: the network's name, the date, versions, and each tensor's dtype, shape, zeros and SHA-256.
+        From a file: the network's name, date and plan, versions, and each tensor's dtype, shape, zeros and SHA-256.
     importance : float or None
         Bound of the importance weights, where there were any: the risk is that of the law which they describe, and
         `loss_means` are those of weight times loss.
@@ -243,6 +256,7 @@ class Calibration(Certificate):
         *,
         network: str | None = None,
         date: str | None = None,
+        plan: Mapping[str, Any] | None = None,
         scores: Mapping[str, Tensor] | None = None,
         finish: pruning.Finish | None = None,
         weights: pruning.Weights | None = None,
@@ -259,15 +273,19 @@ class Calibration(Certificate):
             The network that was calibrated, not pruned yet.
         network, date : str, optional
             What the certificate calls the network (default: its class), and when it was made.
+        plan : dict, optional
+            What was fixed before the first loss was seen, kept in `saved`. An entry with the name of a field of the
+            certificate (alpha, ratios, loss, n, ...) must be what that field is. When it was written, no file can show:
+            that needs somebody who was given its `plan_sha256` before.
         scores, finish, weights
             As in `prune`.
 
         Raises
         ------
         FileExistsError, ValueError
-            `path` exists; as in `prune`.
+            `path` exists; `plan` says otherwise; as in `prune`.
         """
-        self._save(path, self.prune(model, scores, finish, weights=weights), network, date)
+        self._save(path, self.prune(model, scores, finish, weights=weights), network, date, plan=plan)
 
     def saved_ratio(self) -> float | None:
         return self.ratio

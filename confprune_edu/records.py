@@ -102,8 +102,10 @@ class Record:
             raise ValueError(f"{', '.join(long)} longer than {LONGEST_NAME:,} characters")
         if record["importance"] is not None:
             _checks.number(record["importance"], "importance", 0, np.inf)
-        if record["saved"] is not None and not _names_tensors(**record["saved"]):
-            raise ValueError("saved must say dtype, shape, zeros and SHA-256 of each tensor")
+        if record["saved"] is not None:
+            if not _names_tensors(**record["saved"]):
+                raise ValueError("saved must say dtype, shape, zeros and SHA-256 of each tensor")
+            checked_plan(record["saved"].get("plan") or {}, record)
         numbers = {name: np.array(record[name], dtype=np.float64) for name in ("ratios", "p_values", *cls.tables)}
         values = record | numbers | {"loss_range": recipe.loss_range, "ratios": _checks.ratios(numbers["ratios"])}
         shape = cls._shape(values)
@@ -136,11 +138,64 @@ def reader_of(text: str) -> type[Record]:
     return getattr(import_module(room), record["schema"].rpartition(".")[2])
 
 
+def plan_sha256(plan: Mapping[str, Any]) -> str:
+    """Fingerprint of a plan, to be given to somebody before the first loss is seen.
+
+    Parameters
+    ----------
+    plan : dict
+        What is fixed beforehand, by name: text, numbers, arrays or lists of them. Their order does not matter.
+
+    Returns
+    -------
+    str: SHA-256 of the plan as JSON. A certificate that was saved with this plan shows the same.
+
+    Raises
+    ------
+    TypeError
+        The plan holds something else, a function say: write its name.
+
+    >>> plan_sha256({"alpha": 0.1, "loss": "error"}) == plan_sha256({"loss": "error", "alpha": 0.1})
+    True
+    """
+    return hashlib.sha256(json.dumps(_plain(plan), sort_keys=True).encode()).hexdigest()
+
+
+def checked_plan(plan: Mapping[str, Any], record: Mapping[str, Any]) -> dict[str, Any]:
+    """A plan as JSON keeps it; ValueError where an entry has the name of a field of the record, and says otherwise.
+
+    >>> checked_plan({"alpha": 0.1, "order": "as drawn"}, {"alpha": 0.2})
+    Traceback (most recent call last):
+    ValueError: plan: alpha was to be 0.1, and is 0.2
+    """
+    plain = _plain(plan)
+    for name, value in plain.items():
+        if record.get(name) not in (None, value):
+            raise ValueError(f"plan: {name} was to be {value!s:.99}, and is {record[name]!s:.99}")
+    return plain
+
+
+def _plain(plan: Mapping[str, Any]) -> dict[str, Any]:
+    """A plan as reading its JSON gives it."""
+    try:
+        return json.loads(json.dumps(dict(plan), allow_nan=False, sort_keys=True, default=lambda x: x.tolist()))
+    except (TypeError, ValueError, AttributeError) as problem:
+        raise TypeError(f"plan must be a dict of text, numbers and lists of them: {problem}") from None
+
+
 def _names_tensors(
-    tensors: Any, buffers: Any, prunable: Any, network: Any, date: Any, versions: Any, **setting: Any
+    tensors: Any,
+    buffers: Any,
+    prunable: Any,
+    network: Any,
+    date: Any,
+    versions: Any,
+    plan: Any = None,
+    **setting: Any,
 ) -> bool:
     """Whether the part of a record about its file says of every tensor what `saved.Kept` holds."""
     whole = [(tensors, dict), (buffers, dict), (prunable, list), (network, str), (date, str | None), (versions, dict)]
+    whole += [(plan, dict | None)]
     if not all(isinstance(value, kind) for value, kind in whole) or len(prunable) > len(set(map(str, prunable))):
         return False
     kinds = (str, list, int, str)

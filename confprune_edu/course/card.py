@@ -4,6 +4,7 @@ import html
 from collections.abc import Iterable
 from typing import Any
 
+from confprune_edu.certificates import plan_sha256
 from confprune_edu.saved import Kept
 
 PAGE = """<!DOCTYPE html>
@@ -72,6 +73,9 @@ def page(certificate: Any) -> str:
         "procedure": certificate.procedure,
         "grid": f"{len(certificate.ratios)} ratios from {certificate.ratios[0]:g} to {certificate.ratios[-1]:g}",
     }
+    if plan := about.get("plan"):
+        metrics |= {"plan": plan_sha256(plan)}
+        metrics |= {f"plan: {name}": value for name, value in plan.items() if not hasattr(certificate, name)}
     data = {
         "n": f"{certificate.n:,} examples; the guarantee holds if they were fresh and their order fixed before",
         "seed": "none was used" if certificate.seed is None else certificate.seed,

@@ -161,6 +161,7 @@ class SelectiveCalibration(certificates.Certificate):
         *,
         network: str | None = None,
         date: str | None = None,
+        plan: Mapping[str, Any] | None = None,
         scores: Mapping[str, Tensor] | None = None,
         finish: pruning.Finish | None = None,
         weights: pruning.Weights | None = None,
@@ -168,7 +169,7 @@ class SelectiveCalibration(certificates.Certificate):
         """The certified network of a pair and this certificate as one new file, as `Calibration.save` does."""
         chosen = self.best() if pair == "best" else pair
         pruned = self.prune(model, chosen, scores, finish, weights=weights)
-        self._save(path, pruned, network, date, pair=chosen and [chosen.row, chosen.column])
+        self._save(path, pruned, network, date, plan=plan, pair=chosen and [chosen.row, chosen.column])
 
     def saved_ratio(self) -> float | None:
         place = (self.saved or {}).get("pair")

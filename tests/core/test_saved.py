@@ -324,6 +324,7 @@ MALFORMED = {
     "pair between": {"pair": [1.5, 0]},
     "no pair": {"pair": None},
     "versions": {"versions": [1]},
+    "plan of text": {"plan": "alpha"},
     "twice": {"prunable": ["first.weight", "first.weight"]},
     "fewer prunable": {"prunable": ["head.weight"]},
 }
@@ -347,3 +348,44 @@ def test_a_record_nested_too_deeply_is_a_value_error(file):
     safetensors.torch.save_file(tensors, file, metadata)
     with pytest.raises(ValueError):
         certificates.verify(file)
+
+
+def plan_of(result):
+    return {"question": "a new decision", "alpha": 0.2, "n": 600, "ratios": result.ratios, "p_value": "tight"}
+
+
+def test_a_plan_travels_with_its_fingerprint(network, result, tmp_path):
+    plan, path = plan_of(result), tmp_path / "planned"
+    result.save(path, network, plan=plan)
+    back = certificates.verify(path)
+    assert back.saved["plan"] == plan | {"ratios": result.ratios.tolist()}
+    published = certificates.plan_sha256(plan)
+    assert certificates.plan_sha256(back.saved["plan"]) == published
+    assert certificates.plan_sha256(dict(reversed(plan.items()))) == published != certificates.plan_sha256({})
+    assert f"plan {published[:16]}" in " ".join(str(back).split()) and "plan" not in str(result)
+    edited(path, saved=lambda s: s | {"plan": s["plan"] | {"question": "another"}})
+    forged = certificates.verify(path)  # no file shows when its plan was written: the published fingerprint does
+    assert certificates.plan_sha256(forged.saved["plan"]) != published
+
+
+OTHERWISE = {"alpha": 0.1, "n": 599, "ratios": [0.1, 0.2], "p_value": "binomial", "procedure": "holm", "loss": "error"}
+
+
+@pytest.mark.parametrize("name", OTHERWISE)
+def test_a_plan_that_says_otherwise_is_refused_when_it_is_saved_and_when_it_is_read(network, result, tmp_path, name):
+    plan, path = plan_of(result), tmp_path / "planned"
+    with pytest.raises(ValueError, match=f"^plan: {name} was to be .*, and is"):
+        result.save(path, network, plan=plan | {name: OTHERWISE[name]})
+    assert not path.exists()
+    result.save(path, network, plan=plan)
+    edited(path, saved=lambda s: s | {"plan": s["plan"] | {name: OTHERWISE[name]}})
+    with pytest.raises(ValueError, match=f"plan: {name} was to be"):
+        certificates.verify(path)
+
+
+@pytest.mark.parametrize("plan", ["text", {"loss": disagreement}, {"alpha": float("nan")}, {1: 2, "a": 3}])
+def test_a_plan_that_is_no_json_is_refused(network, result, tmp_path, plan):
+    with pytest.raises(TypeError, match=r"^plan must be a dict of text, numbers and lists"):
+        result.save(tmp_path / "planned", network, plan=plan)
+    with pytest.raises(TypeError, match=r"^plan must be"):
+        certificates.plan_sha256(plan)

@@ -8,10 +8,12 @@ from torch import nn
 
 from confprune_edu import selective
 from confprune_edu.calibration import calibrate
+from confprune_edu.certificates import plan_sha256
 from confprune_edu.course.command import main
 from confprune_edu.losses import disagreement
 
 NAME = "<b>mine</b>"
+PLAN = {"alpha": 0.15, "examples": "as they came"}
 
 
 @pytest.fixture(scope="module")
@@ -25,7 +27,7 @@ def files(tmp_path_factory):
     result.save(folder / "one.safetensors", model, network=NAME, date="2026-11-25")
     grid = dict(ratios=[0.1, 0.2], thresholds=[0.4, 0.0])
     pairs = selective.calibrate(model, inputs, disagreement, alpha=0.15, delta=0.1, progress=False, **grid)
-    pairs.save(folder / "pair.safetensors", model)
+    pairs.save(folder / "pair.safetensors", model, plan=PLAN)
     (folder / "bad.safetensors").write_bytes((folder / "one.safetensors").read_bytes()[:-1])
     return folder, result
 
@@ -67,6 +69,7 @@ def test_the_card_is_one_page_with_everything_that_the_claim_rests_on(files, tmp
     assert result.data_sha256 in text and torch.__version__ in text and "0.weight" in text
     if kind == "one":
         assert "&lt;b&gt;mine&lt;/b&gt;" in text and NAME not in text and "2026-11-25" in text
+    assert [plan_sha256(PLAN) in text, "as they came" in text] == [kind == "pair"] * 2 and "plan: alpha" not in text
 
 
 def test_no_card_of_a_file_that_does_not_hold(files, tmp_path, capsys):
