@@ -1,8 +1,5 @@
 """Does the promise hold? Repeated splits of a real loss table, and laws whose risk is known by formula."""
 
-import functools
-import math
-from bisect import bisect_left
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -12,11 +9,11 @@ from numpy.typing import ArrayLike, NDArray
 from scipy.special import bdtrc
 
 from confprune_edu import _checks, fwer, pvalues
+from confprune_edu.planning import examples_needed as examples_needed
 from confprune_edu.recipe import Recipe
 from confprune_edu.selective.splits import SelectiveSplits as SelectiveSplits, selective_splits as selective_splits
 
 Floats = NDArray[np.float64]
-MOST = 100_000  # examples that anybody would label
 LARGEST = 700.0  # logarithm of a wealth beyond which it is no longer counted
 Law = Callable[[Floats, int, np.random.Generator], NDArray[Any]]
 
@@ -303,74 +300,6 @@ def monitor(losses: ArrayLike, alpha: float, delta: float, *, loss_range: tuple[
     wealth = np.exp(np.minimum(placed + before + gains, LARGEST)).mean(axis=1) + kept
     alarmed = np.flatnonzero(wealth >= 1 / delta)
     return Monitor(wealth, int(alarmed[0]) + 1 if alarmed.size else None)
-
-
-def examples_needed(
-    risks: ArrayLike, alpha: float, delta: float, *, power: float = 0.8, p_value: str = "tight"
-) -> NDArray[np.float64]:
-    """How many calibration examples to label, from a guess of the risk curve.
-
-    With so many, a fixed sequence certifies this ratio with probability at least `power`, if the guess is right. The
-    losses are taken as 0/1 and nested (what fails at one ratio fails at the next), so that the highest risk up to a
-    ratio decides: losses between 0 and 1 vary less and need fewer. The guess comes from other data, never from the
-    calibration examples, and costs no validity where it is wrong, only power.
-
-    Parameters
-    ----------
-    risks : float array, shape (m,), in [0, 1], or a number
-        Guessed risks, in the order of the sequence.
-    alpha, delta : float in (0, 1)
-        As in `calibration.calibrate`.
-    power : float in (0, 1)
-        Chance of success that is wanted.
-    p_value : "tight" or "binomial"
-
-    Returns
-    -------
-    float64 array, shape (m,): whole numbers, near alpha to some hundredths (the chance of success is a saw),
-    inf where the risk is not below alpha or 100,000 would not do.
-
-    Raises
-    ------
-    TypeError, ValueError
-        An argument outside these ranges, named.
-
-    >>> examples_needed([0.01, 0.03, 0.045, 0.06], alpha=0.05, delta=0.1).tolist()
-    [81.0, 601.0, 12053.0, inf]
-    """
-    alpha, delta = _checks.number(alpha, "alpha"), _checks.number(delta, "delta")
-    power = _checks.number(power, "power")
-    _checks.choice(p_value, "p_value", ("tight", "binomial"))
-    curve = _checks.within(_checks.numeric(risks, "risks").astype(np.float64), "risks", 0, 1)
-    if curve.ndim > 1 or curve.size == 0:
-        raise ValueError(f"risks must be a number or have shape (m,) with m >= 1, got {curve.shape}")
-    worst = np.maximum.accumulate(np.atleast_1d(curve))
-
-    @functools.cache
-    def size(failures: int) -> int:
-        """The fewest examples among which so many failures are still certified: more examples lower the p-value."""
-        nats = -math.log(delta)
-        most = math.ceil((failures + nats + math.sqrt(nats**2 + 2 * nats * failures)) / alpha)  # Chernoff's bound
-        p_of = pvalues.FROM_SUM[p_value]
-        return bisect_left(range(most), True, lo=failures + 1, key=lambda n: bool(p_of(failures, n, alpha) <= delta))
-
-    def needed(risk: float, top: int) -> tuple[float, int]:
-        """How many examples, and how many failures among them are certified: at least half of `top`."""
-
-        def reached(failures: int) -> bool:
-            return bool(pvalues.binomial_cdf(np.array(failures), size(failures), risk) >= power)
-
-        while size(top) < MOST and not reached(top):
-            top *= 2
-        failures = bisect_left(range(top), True, lo=top // 2, key=reached)
-        return (size(failures) if size(failures) < MOST else np.inf), failures
-
-    found: dict[float, float] = {}
-    top = 1
-    for risk in sorted({risk for risk in worst.ravel().tolist() if risk < alpha}):
-        found[risk], failures = needed(risk, top)
-        top = max(failures, 1)
-    return np.array([found.get(risk, np.inf) for risk in worst.tolist()]).reshape(curve.shape)[()]
 
 
 def _drawn(law: Law, risks: Floats, n: int, rng: np.random.Generator) -> NDArray[Any]:

@@ -19,7 +19,7 @@ CHECKSUMS = {
     "words-gru.safetensors": (155102, "89631dc775e6a053c13bb947aaf747916bc3c5a9daccbe15b588a6e3bb19f605"),
     "words-transformer.safetensors": (211150, "748c6b3db9fb291590252066a809f7c6786d008e2ac71cd8ea6857b0316a9f4b"),
     "polyp-unet.safetensors": (2281842, "4d73d98bfea98daea975c755cae31b6370f7b8b1203d92e4b0a654b35a11409e"),
-    "mnist-mlp-losses.npz": (16333, "2eb5b1b45b00b36374f4b3b2ca3c46c5d54e6ad49ef5965dcc0b1eba9d588c78"),
+    "mnist-mlp-losses.npz": (193604, "317b81c6a348011ed81d49829857ebde5e124201bd72ce6934c3c327fb8b5d49"),
     "mnist-cnn-losses.npz": (17930, "b806d526ddd6588a29affe7e0508b58701695b8ac63328c1db02ba1e2d0079e3"),
     "mnist-gru-losses.npz": (36200, "8bb707a37d1f36d7979295fe093b530223ee07aeed34935d7353a67009b3e782"),
     "words-gru-losses.npz": (26582, "de5588c3f3a94a95cc50ff95739986d33b2b9324a8d8bd45faa20670b3c7bb4e"),

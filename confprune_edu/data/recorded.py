@@ -8,9 +8,18 @@ from numpy.typing import NDArray
 from confprune_edu import _checks
 from confprune_edu.data.assets import read_arrays
 
-CLASSIFIERS = ("mnist-mlp", "mnist-cnn", "mnist-gru", "words-gru", "words-transformer")
+_ORDERS = ("magnitude", "layerwise", "lamp", "fisher", "snip", "random")
 
-CLASSIFIER_FAMILIES = ("magnitude",)
+# of each classifier; `pruning.wanda` knows linear and convolution layers alone
+CLASSIFIER_FAMILIES: dict[str, tuple[str, ...]] = {
+    "mnist-mlp": (*_ORDERS, "wanda"),
+    "mnist-cnn": ("magnitude",),
+    "mnist-gru": ("magnitude",),
+    "words-gru": ("magnitude",),
+    "words-transformer": ("magnitude",),
+}
+
+CLASSIFIERS = tuple(CLASSIFIER_FAMILIES)
 
 CLASSIFIER_LOSSES = MNIST_LOSSES = ("degradation", "error", "disagreement")
 
@@ -29,7 +38,9 @@ def classifier_losses(
     loss : str
         "degradation" (the full network was right, the pruned one is wrong), "error" or "disagreement", see `losses`.
     family : str
-        "magnitude": the globally smallest weights go.
+        One of `CLASSIFIER_FAMILIES[network]`, the criteria of `pruning` over all prunable weights: "magnitude",
+        "layerwise", "lamp", "fisher", "snip", "random" (seed 0), "wanda". Those that look at data saw 1,000 training
+        examples.
 
     Returns
     -------
@@ -49,7 +60,7 @@ def classifier_losses(
     """
     _checks.choice(network, "network", CLASSIFIERS)
     _checks.choice(loss, "loss", CLASSIFIER_LOSSES)
-    _checks.choice(family, "family", CLASSIFIER_FAMILIES)
+    _checks.choice(family, "family", CLASSIFIER_FAMILIES[network])
     with read_arrays(f"{network}-losses.npz") as stored:
         return np.unpackbits(stored[f"{family}/{loss}"], axis=0).astype(bool), stored["ratios"]
 

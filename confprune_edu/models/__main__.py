@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import safetensors.torch
 import torch
+from torch.nn.functional import cross_entropy
 from torch.optim.swa_utils import update_bn
 
 from confprune_edu import data, evaluation, losses, pruning
@@ -88,10 +89,28 @@ RATIOS = np.arange(100) / 100  # of the recorded losses of classifiers
 
 def _classifier_losses(name, options):
     """The arrays of NAME-losses.npz: FAMILY/LOSS, a table (5000, m) with eight rows in a byte, (625, m); `ratios`."""
+    learned, _ = CLASSIFIERS[name][0](options)
+    orders = _orders(load(name), tuple(part[:1000] for part in learned))
     examples = data.words5k()[:2] if name.startswith("words") else data.mnist5k()
     wanted = {loss: getattr(losses, loss) for loss in data.CLASSIFIER_LOSSES}
-    tables = evaluation.loss_tables(load(name), examples, RATIOS, wanted)
-    return {"ratios": RATIOS, **{f"magnitude/{loss}": np.packbits(table, axis=0) for loss, table in tables.items()}}
+    stored: dict[str, np.ndarray] = {"ratios": RATIOS}
+    for family in data.CLASSIFIER_FAMILIES[name]:
+        tables = evaluation.loss_tables(load(name), examples, RATIOS, wanted, scores=orders[family]())
+        stored |= {f"{family}/{loss}": np.packbits(table, axis=0) for loss, table in tables.items()}
+    return stored
+
+
+def _orders(model, learned):
+    """The criteria that `data.CLASSIFIER_FAMILIES` names; three of them look at examples that the network learned."""
+    return {
+        "magnitude": partial(pruning.magnitude, model),
+        "layerwise": partial(pruning.layerwise, model),
+        "lamp": partial(pruning.lamp, model),
+        "fisher": partial(pruning.fisher, model, learned, cross_entropy),
+        "snip": partial(pruning.snip, model, learned, cross_entropy),
+        "wanda": partial(pruning.wanda, model, learned[0]),
+        "random": partial(pruning.random, model, seed=0),
+    }
 
 
 POLYP_RATIOS = np.arange(50) / 50  # of the recorded losses on frames
@@ -99,8 +118,6 @@ POLYP_RATIOS = np.arange(50) / 50  # of the recorded losses on frames
 
 def _polyp_losses(options):
     """The arrays of polyp-losses.npz: FAMILY/LOSS float16 (n, m), `ratios` (m,), and centre, group, names (n,)."""
-    if options.data_root is None:
-        raise SystemExit("polyp-losses needs --data-root, the folder that holds PolypGen")
     frames, model = data.polypgen(options.data_root), load("polyp-unet")
     known = trained_on(frames)
     unseen = frames[~known]
@@ -165,18 +182,17 @@ def main(arguments=None):
     commands = parser.add_subparsers(required=True)
     train = commands.add_parser("train", help="train a network")
     train.add_argument("name", choices=list(RECIPES))
-    train.add_argument(
-        "--data-root", type=Path, required=True, help="folder that holds MNIST/raw, cmudict.dict or PolypGen"
-    )
-    train.add_argument("--download", action="store_true", help="fetch what is missing of MNIST there")
     train.add_argument("--seed", type=int, default=0)
     train.add_argument("--epochs", type=int, help="passes through the data (default: as shipped)")
     train.set_defaults(run=_train, suffix=".safetensors")
     record = commands.add_parser("record", help="losses of a shipped network on examples that it never saw")
     record.add_argument("name", choices=list(RECORDS))
-    record.add_argument("--data-root", type=Path, help="folder that holds PolypGen, for the losses on its frames")
     record.set_defaults(run=_record, suffix=".npz")
     for command in (train, record):
+        command.add_argument(
+            "--data-root", type=Path, required=True, help="folder that holds MNIST/raw, cmudict.dict or PolypGen"
+        )
+        command.add_argument("--download", action="store_true", help="fetch what is missing of MNIST there")
         command.add_argument("--out", type=Path, help="file to write (default: NAME with its suffix)")
     options = parser.parse_args(arguments)
     out = options.out or Path(f"{options.name}{options.suffix}")

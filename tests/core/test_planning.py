@@ -1,4 +1,4 @@
-"""How many examples to label, and the watch over a network at work: against loops, with twins that must fail."""
+"""How many examples to label, which ratio to expect, the watch over a network at work; with twins that must fail."""
 
 import numpy as np
 import pytest
@@ -6,7 +6,8 @@ from scipy.stats import binom, binomtest
 
 from confprune_edu import pvalues
 from confprune_edu.calibration import calibrate_losses
-from confprune_edu.validation import examples_needed, monitor
+from confprune_edu.planning import expected_ratio, most_failures
+from confprune_edu.validation import bernoulli, examples_needed, monitor
 
 # Examples needed
 
@@ -55,6 +56,56 @@ def test_a_dip_does_not_help_and_what_is_out_of_reach_is_infinite():
 def test_examples_needed_refuses_by_name(name, settings):
     with pytest.raises(ValueError, match=f"^{name}"):
         examples_needed(**{"risks": [0.01], "alpha": 0.05, "delta": 0.1} | settings)
+
+
+# The ratio to expect
+
+
+@pytest.mark.parametrize("p_value", ["tight", "binomial"])
+@pytest.mark.parametrize("n, alpha, delta", [(1, 0.5, 0.4), (31, 0.05, 0.2), (100, 0.03, 0.1), (400, 0.2, 0.01)])
+def test_the_largest_count_that_is_certified(p_value, n, alpha, delta):
+    certified = [k for k in range(n + 1) if pvalues.FROM_SUM[p_value](k, n, alpha) <= delta]
+    assert most_failures(n, alpha, delta, p_value=p_value) == max(certified, default=-1)
+
+
+def certified_on_average(risks, ratios, trials=400, **setting):
+    """Calibrations on nested 0/1 losses, and the standard error of their mean."""
+    rng, n = np.random.default_rng(3), setting.pop("n")
+    found = [calibrate_losses(bernoulli(risks, n, rng), ratios, **setting).ratio or 0.0 for _ in range(trials)]
+    return np.mean(found), np.std(found) / trials**0.5
+
+
+@pytest.mark.parametrize("n, delta", [(60, 0.1), (300, 0.1), (300, 0.001)])
+def test_the_expected_ratio_is_the_mean_over_calibrations(n, delta):
+    risks, ratios = np.array([0.0, 0.02, 0.01, 0.06, 0.08, 0.15]), np.array([0.0, 0.2, 0.4, 0.5, 0.55, 0.9])
+    setting = {"n": n, "alpha": 0.1, "delta": delta}
+    mean, error = certified_on_average(np.maximum.accumulate(risks), ratios, **setting)
+    assert abs(expected_ratio(risks, ratios, **setting) - mean) < 4 * error + 1e-9
+    twin = expected_ratio(risks, ratios, **setting | {"alpha": 0.13})
+    assert abs(twin - mean) > 4 * error  # the same comparison sees a wrong alpha
+
+
+def test_where_nothing_can_be_certified_the_ratio_to_expect_is_zero():
+    assert expected_ratio([0.0, 0.0], [0.0, 0.5], n=20, alpha=0.05, delta=0.1) == 0
+    assert expected_ratio([0.0, 0.0], [0.0, 0.5], n=100, alpha=0.05, delta=0.1) == 0.5
+    assert expected_ratio([0.9], [0.5], n=100, alpha=0.05, delta=0.1) < 1e-9
+
+
+@pytest.mark.parametrize(
+    "name, change",
+    [
+        ("risks", {"risks": [0.1]}),
+        ("risks", {"risks": [0.1, 1.1]}),
+        ("ratios", {"ratios": [0.5, 0.2]}),
+        ("n", {"n": 0}),
+        ("alpha", {"alpha": 1.0}),
+        ("delta", {"delta": 0.0}),
+        ("p_value", {"p_value": "betting"}),
+    ],
+)
+def test_expected_ratio_refuses_by_name(name, change):
+    with pytest.raises(ValueError, match=f"^{name}"):
+        expected_ratio(**{"risks": [0.0, 0.1], "ratios": [0.0, 0.5], "n": 50, "alpha": 0.1, "delta": 0.1} | change)
 
 
 # The monitor

@@ -1,5 +1,6 @@
 """The shipped classifiers on real examples, what loading must not do, and the commands that make them again."""
 
+import functools
 import itertools
 import pickle
 import subprocess
@@ -9,9 +10,10 @@ import numpy as np
 import pytest
 import safetensors.torch
 import torch
+from torch.nn.functional import cross_entropy
 from torch.nn.utils.prune import L1Unstructured, global_unstructured
 
-from confprune_edu import data, evaluation, losses, models
+from confprune_edu import data, evaluation, losses, models, pruning
 from confprune_edu.data import assets
 from confprune_edu.models import __main__, networks, training
 
@@ -188,11 +190,15 @@ def test_retraining_command_writes_a_file_that_loads(real_mnist, tmp_path, monke
     assert right > 9000 and f"{right} of 10000 others" in done.stdout
 
 
-def test_retraining_command_on_words(tmp_path, monkeypatch, capsys):
-    """From a dictionary of invented words: 5,000 that would ship, 5,000 to test, 100 to train."""
+def invent_words(folder):
+    """A dictionary of invented words: 5,000 that would ship, 5,000 to test, 100 to train."""
     some = itertools.islice(itertools.product("bdgklmnprst", "aiou", repeat=3), 10_100)
     lines = ["".join(letters) + " B AH0" * (1 + k % 6) for k, letters in enumerate(some)]
-    (tmp_path / "cmudict.dict").write_text("\n".join(lines), encoding="utf-8")
+    (folder / "cmudict.dict").write_text("\n".join(lines), encoding="utf-8")
+
+
+def test_retraining_command_on_words(tmp_path, monkeypatch, capsys):
+    invent_words(tmp_path)
     out = tmp_path / "words-transformer.safetensors"
     __main__.main(["train", "words-transformer", "--data-root", str(tmp_path), "--out", str(out), "--epochs", "1"])
     printed = capsys.readouterr().out
@@ -218,13 +224,42 @@ def test_retraining_command_refuses_before_it_trains(tmp_path, capsys):
 @pytest.mark.parametrize("name", data.CLASSIFIERS)
 def test_recorded_losses_are_those_of_loss_tables(name):
     """Another processor may round an example near the border between two classes differently."""
-    some = [0, 30, 50, 90, 99]
+    recorded_equal(name, "magnitude", None, [0, 30, 50, 90, 99])
+
+
+def recorded_equal(name, family, scores, some, n=5000):
+    """Are the recorded losses of the first n examples at these percentages those of the network pruned by `scores`?"""
     ratios = data.classifier_losses(name)[1][some]
     wanted = {loss: getattr(losses, loss) for loss in data.CLASSIFIER_LOSSES}
-    for loss, table in evaluation.loss_tables(models.load(name), shipped(name), ratios, wanted).items():
-        recorded = data.classifier_losses(name, loss)[0]
-        assert table.dtype == recorded.dtype and table.shape == (5000, 5)
-        assert (table != recorded[:, some]).sum(axis=0).max() <= 3
+    examples = tuple(part[:n] for part in shipped(name))
+    for loss, table in evaluation.loss_tables(models.load(name), examples, ratios, wanted, scores=scores).items():
+        recorded = data.classifier_losses(name, loss, family)[0]
+        assert table.dtype == recorded.dtype and recorded.shape == (5000, 100)
+        assert (table != recorded[:n, some]).sum(axis=0).max() <= 3
+
+
+FROM_WEIGHTS = {
+    "layerwise": pruning.layerwise,
+    "lamp": pruning.lamp,
+    "random": functools.partial(pruning.random, seed=0),
+}
+
+
+@pytest.mark.parametrize("family", FROM_WEIGHTS)
+@pytest.mark.parametrize("name", data.CLASSIFIERS)
+def test_recorded_losses_of_other_criteria(name, family):
+    if family in data.CLASSIFIER_FAMILIES[name]:
+        recorded_equal(name, family, FROM_WEIGHTS[family](models.load(name)), [60, 90], n=500)
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("name", [name for name in data.CLASSIFIERS if name.startswith("mnist")])
+def test_recorded_losses_of_criteria_that_look_at_training_examples(real_mnist, name):
+    model, known = models.load(name), data.without_mnist5k(*data.mnist(real_mnist))
+    inputs, targets = (part[:1000] for part in known)
+    for family in set(data.CLASSIFIER_FAMILIES[name]) - {"magnitude", *FROM_WEIGHTS}:
+        given = (inputs,) if family == "wanda" else ((inputs, targets), cross_entropy)
+        recorded_equal(name, family, getattr(pruning, family)(model, *given), [60, 90], n=500)
 
 
 @pytest.mark.parametrize("ratio", [0.2, 0.5, 0.8])
@@ -247,11 +282,15 @@ def test_recorded_losses_are_those_of_a_network_pruned_by_hand(name, ratio):
 
 @pytest.mark.parametrize("name", data.CLASSIFIERS)
 def test_recorded_losses_agree_with_each_other(name):
-    degradation, error, disagreement = (data.classifier_losses(name, loss)[0] for loss in data.CLASSIFIER_LOSSES)
+    error, disagreement = (data.classifier_losses(name, loss)[0] for loss in ("error", "disagreement"))
     wrong = error[:, :1]  # of the full network
     assert abs(error[:, 0].sum() - (5000 - RIGHT[name][1])) <= 3 and not disagreement[:, 0].any()
-    np.testing.assert_array_equal(degradation, error & ~wrong)
-    np.testing.assert_array_equal(degradation, disagreement & ~wrong)
+    for family in data.CLASSIFIER_FAMILIES[name]:
+        tables = (data.classifier_losses(name, loss, family)[0] for loss in data.CLASSIFIER_LOSSES)
+        degradation, error, disagreement = tables
+        np.testing.assert_array_equal(error[:, :1], wrong)  # nothing is pruned yet
+        np.testing.assert_array_equal(degradation, error & ~wrong)
+        np.testing.assert_array_equal(degradation, disagreement & ~wrong)
 
 
 @pytest.mark.parametrize("unknown", [{"network": "polyp-unet"}, {"loss": "accuracy_drop"}, {"family": "batch-norm"}])
@@ -265,16 +304,22 @@ def test_recording_command_writes_what_classifier_losses_reads(tmp_path, monkeyp
     out = tmp_path / "words-transformer-losses.npz"
     recorded = data.classifier_losses("words-transformer", "error")[0]
     monkeypatch.setattr(__main__, "RATIOS", np.array([0, 0.5]))
-    __main__.main(["record", "words-transformer-losses", "--out", str(out)])
+    monkeypatch.setitem(data.CLASSIFIER_FAMILIES, "words-transformer", ("magnitude", "fisher", "snip"))
+    invent_words(tmp_path)
+    __main__.main(["record", "words-transformer-losses", "--data-root", str(tmp_path), "--out", str(out)])
     size, sha256 = out.stat().st_size, capsys.readouterr().out.split()[-1]
     monkeypatch.setattr(assets, "ASSETS", tmp_path)
     monkeypatch.setitem(data.CHECKSUMS, out.name, (size, sha256))
-    table, ratios = data.classifier_losses("words-transformer", "error")
-    assert ratios.tolist() == [0, 0.5] and table.shape == (5000, 2)
-    assert (table != recorded[:, [0, 50]]).sum() <= 3
+    tables = {f: data.classifier_losses("words-transformer", "error", f)[0] for f in ("magnitude", "fisher", "snip")}
+    assert data.classifier_losses("words-transformer")[1].tolist() == [0, 0.5]
+    assert tables["magnitude"].shape == (5000, 2)
+    assert (tables["magnitude"] != recorded[:, [0, 50]]).sum() <= 3
+    assert len({table[:, 1].tobytes() for table in tables.values()}) == 3  # other orders, other errors
 
 
 def test_recording_command_refuses_before_it_computes(tmp_path, capsys):
     with pytest.raises(SystemExit):
-        __main__.main(["record", "mnist-mlp-losses", "--out", str(tmp_path / "no" / "file")])
+        __main__.main(
+            ["record", "mnist-mlp-losses", "--data-root", str(tmp_path), "--out", str(tmp_path / "no" / "file")]
+        )
     assert "there is no folder" in capsys.readouterr().err
