@@ -9,8 +9,8 @@ The answer is the largest ratio whose H_j is rejected, or None.
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -57,6 +57,7 @@ def calibrate(
     progress: bool = True,
     executor: Executor | None = None,
     block: int | None = None,
+    cache: str | Path | None = None,
 ) -> Calibration:
     """The largest pruning ratio shown to have risk at most alpha, by a recipe that errs with probability at most delta.
 
@@ -86,6 +87,11 @@ def calibrate(
         the first that fails are not tested: they have no p-value and change no number of the certificate, which counts
         them in `evaluated`. Default: an eighth of those tested so far, and at least 4; 1 evaluates none beyond. With
         `finish` it is always 1.
+    cache : str or Path, optional
+        Folder where the losses of each ratio are kept as soon as they are known: a run that was interrupted goes on
+        when it is begun again. Its `origin.json` tells what they belong to, and a folder of another model, data, loss,
+        scores, finish, ... is refused: the code, settings and data in these are compared, and the network that finish
+        gives at the first ratio. What a loss reads in files is not. A loader is read once more.
 
     Returns
     -------
@@ -94,7 +100,9 @@ def calibrate(
     Raises
     ------
     TypeError, ValueError
-        An argument outside these ranges, named; see also `evaluation.loss_table`.
+        An argument outside these ranges, named; a cache of something else; see also `evaluation.loss_table`.
+    OSError
+        `cache` cannot be written to, or the disk is full.
 
     Source: Angelopoulos et al., Learn then Test, arXiv 2110.01052; Alvarez, arXiv 2408.04759.
 
@@ -106,26 +114,31 @@ def calibrate(
     >>> inputs = torch.eye(2).repeat(50, 1)
     >>> calibrate(model, inputs, disagreement, alpha=0.1, delta=0.1, ratios=[0.25, 0.5, 0.75]).ratio
     0.5
+
+    In a folder, the losses of each ratio outlast the run:
+
+    >>> import tempfile
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     options = {"alpha": 0.1, "delta": 0.1, "ratios": [0.25, 0.5], "cache": folder}
+    ...     first, again = (calibrate(model, inputs, disagreement, **options) for _ in range(2))
+    ...     print(sorted(path.name for path in Path(folder).iterdir()), again.ratio)
+    ['origin.json', 'ratio-0.25.npy', 'ratio-0.5.npy'] 0.5
     """
-    from confprune_edu import evaluation, losses
-    from confprune_edu.engine import tables
+    from confprune_edu import cache as files, evaluation, losses
     from confprune_edu.engine.fingerprint import Fingerprinted
     from confprune_edu.engine.passes import Options
 
     grid = _checks.ratios(ratios)
     recipe = Recipe(alpha, delta, p_value, procedure, losses.loss_range(loss))
-    family: dict[str, Any] = {"scores": scores, "finish": finish, "weights": weights}
-    way = {"call": call, "target": target, "batch_size": batch_size, "device": device, "progress": progress}
-    options = family | way
-    seen, origin = Fingerprinted(data), provenance_of(model, **family) | {"loss": name_of(loss)}
+    options = Options(scores, finish, batch_size, device, progress, weights, call, target)
+    seen, origin = Fingerprinted(data), provenance_of(model, scores, finish, weights) | {"loss": name_of(loss)}
     if block is not None:
         _checks.positive_int(block, "block")
-    if (chains := recipe.chains(len(grid))) is None:
-        table = evaluation.loss_table(model, seen, grid, loss, executor=executor, **options)
+    if cache is None and recipe.chains(len(grid)) is None:
+        table = evaluation.loss_table(model, seen, grid, loss, executor=executor, **options._asdict())
         return _certified(table, grid, recipe, **origin, data_sha256=seen.sha256)
-    wanted = {"losses": loss}
-    with contextlib.closing(tables.Columns(model, seen, grid, wanted, Options(**options), executor)) as columns:
-        tested = _until_failures(columns.at, recipe, chains, len(grid), block if finish is None else 1)
+    with files.columns(model, seen, grid, loss, options, executor, cache) as columns:
+        tested = _until_failures(columns, recipe, len(grid), block if finish is None else 1)
     return _certify(*tested, grid, recipe, **origin, data_sha256=seen.sha256)
 
 
@@ -243,10 +256,14 @@ def group_means(losses: ArrayLike, groups: ArrayLike) -> NDArray[np.float64]:
 
 
 def _until_failures(
-    columns: Callable[[Sequence[int]], Any], recipe: Recipe, chains: tuple[list[int], float], m: int, block: int | None
-) -> tuple[NDArray[Any], list[int], list[float], int]:
-    """Sequences that end at their first failure: losses, places and p-values of what they test; ratios evaluated."""
-    starts, level = chains
+    columns: Callable[[Sequence[int]], Any], recipe: Recipe, m: int, block: int | None
+) -> tuple[NDArray[Any], list[int], list[float], int | None]:
+    """Sequences that end at their first failure: losses, places and p-values of what they test; ratios evaluated.
+
+    Where the procedure tests no sequences, all ratios, and None.
+    """
+    chains = recipe.chains(m)
+    starts, level = chains or (list(range(m)), 0.0)
     ready: dict[int, tuple[NDArray[Any], float]] = {}
     tested: dict[int, tuple[NDArray[Any], float]] = {}
     evaluated = 0
@@ -264,7 +281,7 @@ def _until_failures(
             evaluated += len(places)
         tested[j] = ready[j]
     losses, p_values = zip(*tested.values(), strict=True)
-    return np.column_stack(losses), list(tested), list(p_values), evaluated
+    return np.column_stack(losses), list(tested), list(p_values), evaluated if chains else None
 
 
 def _certified(table: NDArray[Any], grid: NDArray[np.float64], recipe: Recipe, **provenance: Any) -> Calibration:
