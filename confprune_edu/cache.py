@@ -66,7 +66,8 @@ class Kept:
         with _on_disk(folder):
             folder.mkdir(parents=True, exist_ok=True)
         self.given = {name: value for name, value in given.items() if name not in FREE}
-        self.given |= {"weights": list(pruning.prunable(model, given["weights"])), "device": str(given["device"])}
+        weights = [] if given["family"] is not None else list(pruning.prunable(model, given["weights"]))
+        self.given |= {"weights": weights, "device": str(given["device"])}
         self.fixed = {"model": {"model": checksum(model, "model")}, "data": {"data": str(data.sha256)}}
         self.origin = self._origin()
         self.finish = None if given["finish"] is None else Noting(given["finish"])

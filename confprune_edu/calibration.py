@@ -18,7 +18,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from confprune_edu import _checks, fwer, pvalues
 from confprune_edu.certificates import Calibration as Calibration, largest
-from confprune_edu.provenance import provenance_of
+from confprune_edu.provenance import counted, provenance_of
 from confprune_edu.recipe import Recipe, ahead, name_of
 from confprune_edu.records import table_sha256
 
@@ -50,6 +50,7 @@ def calibrate(
     scores: Mapping[str, Tensor] | None = None,
     finish: pruning.Finish | None = None,
     weights: pruning.Weights | None = None,
+    family: pruning.Family | None = None,
     call: Call | None = None,
     target: Target | None = None,
     batch_size: int | None = None,
@@ -67,7 +68,7 @@ def calibrate(
 
     Parameters
     ----------
-    model, data, loss, ratios, scores, finish, weights, call, target, batch_size, device, progress, executor
+    model, data, loss, ratios, scores, finish, weights, family, call, target, batch_size, device, progress, executor
         As in `evaluation.loss_table`. The examples must be independent draws from the law of use, and fresh: not used
         to train the model or to choose the grid, the loss, alpha, delta, the p-value, the procedure or the pruning
         criterion. Their order, a seed and a split are choices, too: the best of several is chosen by the losses.
@@ -86,12 +87,12 @@ def calibrate(
         How many ratios are evaluated together, which is faster, where a sequence may stop at any of them. Those beyond
         the first that fails are not tested: they have no p-value and change no number of the certificate, which counts
         them in `evaluated`. Default: an eighth of those tested so far, and at least 4; 1 evaluates none beyond. With
-        `finish` it is always 1.
+        `finish` or `family` it is always 1.
     cache : str or Path, optional
         Folder where the losses of each ratio are kept as soon as they are known: a run that was interrupted goes on
         when it is begun again. Its `origin.json` tells what they belong to, and a folder of another model, data, loss,
-        scores, finish, ... is refused: the code, settings and data in these are compared, and the network that finish
-        gives at the first ratio. What a loss reads in files is not. A loader is read once more.
+        scores, finish, family ... is refused: the code, settings and data in these are compared, and the network that
+        finish gives at the first ratio. What a loss reads in files is not. A loader is read once more.
 
     Returns
     -------
@@ -130,16 +131,21 @@ def calibrate(
 
     grid = _checks.ratios(ratios)
     recipe = Recipe(alpha, delta, p_value, procedure, losses.loss_range(loss))
-    options = Options(scores, finish, batch_size, device, progress, weights, call, target)
-    seen, origin = Fingerprinted(data), provenance_of(model, scores, finish, weights) | {"loss": name_of(loss)}
+    options = Options(scores, finish, batch_size, device, progress, weights, call, target, family)
+    seen = Fingerprinted(data)
+    origin = provenance_of(model, scores, finish, weights, family) | {"loss": name_of(loss)}
     if block is not None:
         _checks.positive_int(block, "block")
+    if finish is not None or family is not None:
+        block = 1
     if cache is None and recipe.chains(len(grid)) is None:
         table = evaluation.loss_table(model, seen, grid, loss, executor=executor, **options._asdict())
-        return _certified(table, grid, recipe, **origin, data_sha256=seen.sha256)
-    with files.columns(model, seen, grid, loss, options, executor, cache) as columns:
-        tested = _until_failures(columns, recipe, len(grid), block if finish is None else 1)
-    return _certify(*tested, grid, recipe, **origin, data_sha256=seen.sha256)
+        result = _certified(table, grid, recipe, **origin, data_sha256=seen.sha256)
+    else:
+        with files.columns(model, seen, grid, loss, options, executor, cache) as columns:
+            tested = _until_failures(columns, recipe, len(grid), block)
+        result = _certify(*tested, grid, recipe, **origin, data_sha256=seen.sha256)
+    return counted(result, model, result.ratio)
 
 
 def calibrate_losses(
@@ -153,6 +159,7 @@ def calibrate_losses(
     loss_range: tuple[float, float] = (0.0, 1.0),
     importance: ArrayLike | None = None,
     bound: float | None = None,
+    knob: str | None = None,
 ) -> Calibration:
     """`calibrate` from a table of losses that is already there.
 
@@ -172,6 +179,8 @@ def calibrate_losses(
         certainly not 1 are refused; a bound that examples which were not drawn exceed is not seen.
     bound : float of at least 1
         The largest weight that any example can have, those that were not drawn included.
+    knob : str, optional
+        What the ratio is, where the table is not about weights at zero: "share of trees dropped".
 
     Returns
     -------
@@ -197,8 +206,10 @@ def calibrate_losses(
         weights, top = _importance(importance, bound, len(table))
         table, low, high = weights[:, None] * table, min(top * low, 0), max(top * high, 0)
         origin["importance"] = top
+    if not isinstance(knob, str | None):
+        raise TypeError(f"knob must say in words what the ratio is, got {knob!r}")
     recipe = Recipe(alpha, delta, p_value, procedure, (low, high))
-    return _certified(table, grid, recipe, **origin, data_sha256=table_sha256(table))
+    return _certified(table, grid, recipe, **origin, knob=knob, data_sha256=table_sha256(table))
 
 
 def _importance(weights: Any, bound: Any, n: int) -> tuple[NDArray[np.float64], float]:

@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from confprune_edu import _checks, fwer, pvalues
+from confprune_edu.provenance import pruned_as
 from confprune_edu.recipe import Recipe
 from confprune_edu.records import (
     LATER,
@@ -58,56 +59,27 @@ class Certificate(Record):
     zeros: int | None = field(default=None, metadata=LATER)
     tensors: dict[str, str] | None = field(default=None, metadata=LATER)
     importance: float | None = field(default=None, metadata=LATER)
+    knob: str | None = field(default=None, metadata=LATER)
+    parameters: list[int] | None = field(default=None, metadata=LATER)
     saved: dict[str, Any] | None = field(default=None, metadata=LATER)
     scores: Mapping[str, Tensor] | None = field(default=None)
     finish: pruning.Finish | None = field(default=None)
+    family: pruning.Family | None = field(default=None)
 
     def _proviso(self) -> str:
         name = self.procedure.split("(")[0]  # no function from outside is recorded under a name of the package's
         known = name in self.keep_delta
         return "" if known else f", provided that {name} keeps its own chance of any false rejection at that"
 
-    def _pruned(
-        self,
-        model: nn.Module,
-        ratio: float,
-        scores: Mapping[str, Tensor] | None,
-        finish: pruning.Finish | None,
-        weights: pruning.Weights | None,
-    ) -> nn.Module:
-        """The member of the calibrated family at `ratio`; ValueError if this is another network or another family."""
-        from confprune_edu import pruning
-
-        if self.model_sha256 not in (None, pruning.fingerprint(model)):
-            how = "its weights, buffers or dtype differ"
-            if self.tensors is not None:
-                how = pruning.difference(self.tensors, model)
-            raise ValueError(f"model is not the one that was calibrated: {how}")
-        scores = self.scores if scores is None else scores
-        finish = self.finish if finish is None else finish
-        weights = self.weights if weights is None else list(pruning.prunable(model, weights))
-        if self.criterion != "unknown":
-            self._same_family(None if scores is None else pruning.digest(scores), finish)
-            if list(pruning.prunable(model, weights)) != list(pruning.prunable(model, self.weights)):
-                own = ", ".join(self.weights or ["the usual ones"])
-                raise ValueError(f"weights must be those of this certificate: {own}")
-        return next(pruning.family(model, [ratio], scores, finish, weights=weights)).eval()
-
-    def _same_family(self, scores_sha256: str | None, finish: pruning.Finish | None) -> None:
-        if scores_sha256 != self.scores_sha256:
-            used = "magnitude" if self.scores_sha256 is None else "the scores that it was calibrated with"
-            raise ValueError(f"scores differ from those of this certificate, which is about {used}")
-        if (finish is not None) != self.finished or (self.finish is not None and finish is not self.finish):
-            raise ValueError(f"finish must be {'the one that' if self.finished else 'None: none'} was calibrated")
-
     def _save(self, path: str | Path, pruned: nn.Module, network: str | None, date: str | None, **setting: Any) -> None:
         """Write the pruned network with this certificate, which from here on names it."""
-        from confprune_edu import saved
+        from confprune_edu import pruning, saved
 
         if setting["plan"] is not None:
             setting["plan"] = checked_plan(setting["plan"], json.loads(self.to_json()))
         tensors = saved.tensors_of(pruned)
-        about = saved.about(pruned, tensors, self.weights, network, date) | setting
+        names = [] if self.knob is not None else list(pruning.prunable(pruned, self.weights))
+        about = saved.about(pruned, tensors, names, network, date) | setting
         saved.write(Path(path), tensors, replace(self, saved=about).to_json())
 
     def saved_ratio(self) -> float | None:
@@ -121,7 +93,8 @@ class Certificate(Record):
 
     def _claim(self) -> str:
         if not self.rejected.any():
-            return "This does not say that pruning is unsafe, only that these examples do not prove it safe."
+            what = "pruning" if self.knob is None else "the family"
+            return f"This does not say that {what} is unsafe, only that these examples do not prove it safe."
         chance = "in the limit of many examples only, " if self.p_value == "clt" else ""
         return (
             f"{self._certified()} Over draws of the calibration examples, {chance}the recipe makes a false claim with "
@@ -132,6 +105,9 @@ class Certificate(Record):
         """How much of the model the ratio is about."""
         if self.model_sha256 is None and self.saved is not None:
             return "; which network the losses are of was not recorded"
+        if self.knob is not None:
+            left = "" if self.parameters is None else ", {1:,} of {0:,} parameters left".format(*self.parameters)
+            return "" if self.criterion == "unknown" else f"; family {self.criterion}{left}"
         if self.prunable is None or self.matrix is None:
             return ""
         chosen = "" if self.weights is None else " by weights="
@@ -139,6 +115,12 @@ class Certificate(Record):
             f"; prunable{chosen}: {self.prunable:,} of the model's {self.matrix:,} matrix weights, "
             f"{f'{self.zeros:,}' if self.zeros else 'none'} zero before"
         )
+
+    def _setting(self, ratio: float) -> str:
+        """What was done to the network at a ratio, as the beginning of a sentence."""
+        if self.knob is not None:
+            return f"At {self.knob} = {ratio:g}"
+        return f"With {100 * ratio:.4g} % of the prunable weights at zero"
 
     def _headline(self) -> str:
         raise NotImplementedError
@@ -192,7 +174,9 @@ class Calibration(Certificate):
     model_sha256 : str or None
         Fingerprint of the calibrated network's parameters and buffers; None if only losses were seen.
     criterion, scores_sha256, finished : str, str or None, bool
-        "magnitude", "custom" or "unknown"; fingerprint of custom scores; whether a `finish` was part of the family.
+        "magnitude", "custom", "unknown" or the name of a `family`; fingerprint of custom scores; was there a `finish`?
+    knob, parameters : str or None, list of int or None
+        Of a `family` only: what its ratio is, in words; parameters of the model and of the network at `ratio`.
     data_sha256 : str or None
         Fingerprint of the examples in their order, of the loss table where only losses were seen: two certificates that
         share it rest on the same examples, and do not hold together at 1 - delta. None if the data can not be read so.
@@ -234,20 +218,22 @@ class Calibration(Certificate):
         finish: pruning.Finish | None = None,
         *,
         weights: pruning.Weights | None = None,
+        family: pruning.Family | None = None,
     ) -> nn.Module:
         """The certified network: a copy of `model` pruned to `ratio`, finished as it was evaluated, in eval mode.
 
-        `scores`, `finish` and `weights` are remembered by `calibrate`; give them again for a certificate made by
-        `calibrate_losses` from a table that used them, and scores and finish for one read from JSON.
+        `scores`, `finish`, `weights` and `family` are remembered by `calibrate`; give them again for a certificate made
+        by `calibrate_losses` from a table that used them, and all but weights for one read from JSON, which knows a
+        finish only by its being there, and a family by its name.
 
         Raises
         ------
         ValueError
-            Nothing was certified; `model`, scores, `finish` or `weights` are not those that were calibrated.
+            Nothing was certified; `model`, scores, `finish`, `weights` or `family` are not those that were calibrated.
         """
         if self.ratio is None:
             raise ValueError("nothing was certified: there is no certified network")
-        return self._pruned(model, self.ratio, scores, finish, weights)
+        return pruned_as(self, model, self.ratio, scores, finish, weights, family)
 
     def save(
         self,
@@ -260,10 +246,11 @@ class Calibration(Certificate):
         scores: Mapping[str, Tensor] | None = None,
         finish: pruning.Finish | None = None,
         weights: pruning.Weights | None = None,
+        family: pruning.Family | None = None,
     ) -> None:
         """The certified network and this certificate, as metadata, in one new safetensors file.
 
-        `safetensors.torch.load_model(model, path)` loads the weights into a network of the same class.
+        `safetensors.torch.load_model(model, path)` loads the weights into a network of the same class and shapes.
 
         Parameters
         ----------
@@ -277,7 +264,7 @@ class Calibration(Certificate):
             What was fixed before the first loss was seen, kept in `saved`. An entry with the name of a field of the
             certificate (alpha, ratios, loss, n, ...) must be what that field is. When it was written, no file can show:
             that needs somebody who was given its `plan_sha256` before.
-        scores, finish, weights
+        scores, finish, weights, family
             As in `prune`.
 
         Raises
@@ -285,7 +272,8 @@ class Calibration(Certificate):
         FileExistsError, ValueError
             `path` exists; `plan` says otherwise; as in `prune`.
         """
-        self._save(path, self.prune(model, scores, finish, weights=weights), network, date, plan=plan)
+        pruned = self.prune(model, scores, finish, weights=weights, family=family)
+        self._save(path, pruned, network, date, plan=plan)
 
     def saved_ratio(self) -> float | None:
         return self.ratio
@@ -327,14 +315,11 @@ class Calibration(Certificate):
             return (
                 f"Nothing certified: no ratio of the grid is shown to keep the {self.loss} risk at most {self.alpha:g}"
             )
-        return f"Certified pruning ratio: {self.ratio:g}"
+        return f"Certified {self.knob or 'pruning ratio'}: {self.ratio:g}"
 
     def _certified(self) -> str:
         where = "" if self.importance is None else " under the law that the importance weights describe"
-        return (
-            f"With {100 * (self.ratio or 0):.4g} % of the prunable weights at zero, the {self.loss} risk{where} is at "
-            f"most {self.alpha:g}."
-        )
+        return f"{self._setting(self.ratio or 0)}, the {self.loss} risk{where} is at most {self.alpha:g}."
 
     def _facts(self) -> str:
         certified, tested = int(self.rejected.sum()), int(self.tested.sum())
@@ -384,6 +369,7 @@ def verify(path: str | Path, model: nn.Module | None = None) -> Any:
         As in `load`; a tensor that is missing, new, cast, reshaped or changed, by name; fewer zeros than certified.
 
     That shows changes, accidents above all. It is no signature, and settings that are no tensors are the class's own.
+    Of a `family` the tensors are checked, not that the family gives them at this ratio.
 
     >>> import pathlib, tempfile
     >>> import torch
@@ -404,7 +390,8 @@ def verify(path: str | Path, model: nn.Module | None = None) -> Any:
 
     certificate, tensors = _read(path)
     saved.check(tensors, certificate.saved["tensors"])
-    saved.check_zeros(certificate.saved, certificate.saved_ratio(), certificate.prunable)
+    if certificate.knob is None:
+        saved.check_zeros(certificate.saved, certificate.saved_ratio(), certificate.prunable)
     if model is not None:
         if model.training:
             raise ValueError("model: it is in training mode, and was evaluated in eval mode: call model.eval()")

@@ -29,6 +29,7 @@ def loss_table(
     scores: Mapping[str, Tensor] | None = None,
     finish: pruning.Finish | None = None,
     weights: pruning.Weights | None = None,
+    family: pruning.Family | None = None,
     call: Call | None = None,
     target: batches.Target | None = None,
     batch_size: int | None = None,
@@ -46,11 +47,11 @@ def loss_table(
         place of `forward`, which stays bound to the original, is refused.
     data : (inputs, targets), inputs alone, a DataLoader or a Dataset
         Tensors, arrays or dicts of them with one example a row; or batches (inputs, targets) or inputs, of any type
-        that the model takes; a list of texts is inputs. A loader is read once; with `finish`, and by `loss_columns`,
-        once a ratio: it must then give the same examples in the same order each time, where shuffling by torch's
-        generators is replayed.
+        that the model takes; a list of texts is inputs. A loader is read once; with `finish` or `family`, and by
+        `loss_columns`, once a ratio: it must then give the same examples in the same order each time, where shuffling
+        by torch's generators is replayed.
     ratios : float array, shape (m,), strictly increasing in [0, 1)
-        Fractions of the prunable weights to set to zero.
+        Fractions of the prunable weights to set to zero, or what `family` makes of them.
     loss : callable
         loss(pruned, full, target) -> (batch,), see `losses`.
     scores : dict from name to tensor, optional
@@ -59,6 +60,10 @@ def loss_table(
         finish(model) -> None, applied to each pruned copy before it is evaluated, see `pruning.family`.
     weights : list of str, or callable, optional
         Which parameters may go: name patterns, or a function (name, module, parameter) -> bool, see `pruning.prunable`.
+    family : callable, optional
+        family(model, ratio) -> the network at this ratio, in place of `scores` and `weights`: fewer bits or channels,
+        an earlier exit. It is given a copy of the model in eval mode, which it may change and give back; losses compare
+        with the model itself, at ratio 0, too. `family.knob = "share of channels removed"` says what the ratio is.
     call : callable, optional
         call(model, inputs) -> the output that the loss sees, in place of model(inputs):
         `lambda model, batch: model(**batch).logits`.
@@ -97,7 +102,7 @@ def loss_table(
     >>> loss_table(model, inputs, [0.0, 0.5], disagreement)[:, 0].tolist()
     [False, False, False, False, False]
     """
-    options = Options(scores, finish, batch_size, device, progress, weights, call, target)
+    options = Options(scores, finish, batch_size, device, progress, weights, call, target, family)
     rows = tables.rows(model, data, ratios, {"losses": loss}, options, executor)
     if out is not None:
         return tables.filed(rows, batches.count(data), Path(out))
@@ -113,6 +118,7 @@ def loss_tables(
     scores: Mapping[str, Tensor] | None = None,
     finish: pruning.Finish | None = None,
     weights: pruning.Weights | None = None,
+    family: pruning.Family | None = None,
     call: Call | None = None,
     target: batches.Target | None = None,
     batch_size: int | None = None,
@@ -132,7 +138,7 @@ def loss_tables(
     """
     if not isinstance(losses, Mapping) or not losses:
         raise ValueError(f"losses must map at least one name to a loss, got {losses!r}")
-    options = Options(scores, finish, batch_size, device, progress, weights, call, target)
+    options = Options(scores, finish, batch_size, device, progress, weights, call, target, family)
     return tables.joined(tables.rows(model, data, ratios, losses, options, executor), losses)
 
 
@@ -145,6 +151,7 @@ def loss_columns(
     scores: Mapping[str, Tensor] | None = None,
     finish: pruning.Finish | None = None,
     weights: pruning.Weights | None = None,
+    family: pruning.Family | None = None,
     call: Call | None = None,
     target: batches.Target | None = None,
     batch_size: int | None = None,
@@ -159,7 +166,7 @@ def loss_columns(
     >>> next(loss_columns(nn.Linear(4, 3), torch.ones(2, 4), [0.0, 0.5], disagreement)).tolist()
     [False, False]
     """
-    options = Options(scores, finish, batch_size, device, progress, weights, call, target)
+    options = Options(scores, finish, batch_size, device, progress, weights, call, target, family)
     return _one_by_one(tables.Columns(model, data, ratios, {"losses": loss}, options))
 
 

@@ -21,7 +21,7 @@ ROOMS = {  # where a record of this schema is read
 }
 LATER = {"later": True}  # marks fields that records of version 1 may lack
 LONGEST_NAME = 10_000  # characters of a procedure, loss or criterion
-OWN = ("scores", "finish")  # fields that stay with the certificate in memory
+OWN = ("scores", "finish", "family")  # fields that stay with the certificate in memory
 
 
 class Record:
@@ -90,15 +90,19 @@ class Record:
         recipe = Recipe(record["alpha"], record["delta"], record["p_value"], at_most, record["loss_range"])
         _checks.whole(record["n"], "n", 1, 10**10)
         kinds: dict[str, Any] = dict.fromkeys(("procedure", "loss", "criterion"), str) | {"finished": bool}
-        kinds |= dict.fromkeys(("model_sha256", "scores_sha256", "data_sha256"), str | None)
+        kinds |= dict.fromkeys(("model_sha256", "scores_sha256", "data_sha256", "knob"), str | None)
         kinds |= dict.fromkeys(("seed", "prunable", "matrix", "zeros"), int | None)
-        kinds |= {"weights": list | None, "tensors": dict | None, "importance": float | None, "saved": dict | None}
+        kinds |= dict.fromkeys(("weights", "parameters"), list | None) | dict.fromkeys(
+            ("tensors", "saved"), dict | None
+        )
+        kinds["importance"] = float | None
         if odd := [name for name, kind in kinds.items() if not isinstance(record[name], kind)]:
             raise ValueError(f"{', '.join(odd)} of another type")
         own = [record[name] for name in ("zeros", "prunable", "matrix")]
         if None not in own and (sorted(own) != own or own[0] < 0):
             raise ValueError("zeros, prunable and matrix must be numbers of entries, the later not below the earlier")
-        if long := [name for name in ("procedure", "loss", "criterion") if len(record[name]) > LONGEST_NAME]:
+        _check_family(record["knob"], record["parameters"], record["prunable"])
+        if long := [k for k in ("procedure", "loss", "criterion", "knob") if len(record[k] or "") > LONGEST_NAME]:
             raise ValueError(f"{', '.join(long)} longer than {LONGEST_NAME:,} characters")
         if record["importance"] is not None:
             _checks.number(record["importance"], "importance", 0, np.inf)
@@ -203,6 +207,17 @@ def _names_tensors(
     return all(len(entry) == len(kinds) and all(map(isinstance, entry, kinds)) for entry in kept) and all(
         name in tensors for name in map(str, prunable)
     )
+
+
+def _check_family(knob: str | None, parameters: list[Any] | None, prunable: int | None) -> None:
+    if parameters is None:
+        return
+    if knob is None or prunable is not None:
+        raise ValueError("parameters are counted where a family has a knob, and prunable weights where it has none")
+    for size in parameters:
+        _checks.whole(size, "parameters", 0, np.inf)
+    if len(parameters) != 2:
+        raise ValueError("parameters must be two numbers: of the model, of the network at the certified ratio")
 
 
 def _each_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

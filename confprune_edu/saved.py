@@ -5,7 +5,7 @@ What is kept here shows that a file has changed. It is no signature: who can wri
 
 import hashlib
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -73,7 +73,7 @@ def described(tensors: Mapping[str, Tensor]) -> dict[str, Kept]:
 def about(
     model: nn.Module,
     tensors: Mapping[str, Tensor],
-    weights: list[str] | None,
+    prunable: Sequence[str],
     network: str | None,
     date: str | None,
 ) -> dict[str, Any]:
@@ -84,7 +84,7 @@ def about(
         "network": network or type(model).__name__,
         "date": date,
         "versions": {"confprune_edu": __version__, "torch": torch.__version__, "numpy": np.__version__},
-        "prunable": [plain_name(name) for name in pruning.prunable(model, weights)],
+        "prunable": [plain_name(name) for name in prunable],
         "tensors": described(tensors),
         "buffers": described(buffers_of(model)),
     }

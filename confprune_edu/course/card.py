@@ -53,15 +53,12 @@ def page(certificate: Any) -> str:
     about = certificate.saved
     title = html.escape(f"Certified pruned network: {about['network']}")
     low, high = (end / (certificate.importance or 1) for end in certificate.loss_range)
-    extent = f"{certificate.prunable:,} of {certificate.matrix:,}" if certificate.prunable else "not recorded"
     pair = {"threshold": f"{certificate.thresholds[about['pair'][1]]:g}"} if "pair" in about else {}
     details = {
         "network": about["network"],
         "date": about["date"] or "not given",
-        "pruned to": f"{certificate.saved_ratio():g} of the prunable weights",
+        **_pruning(certificate),
         **pair,
-        "prunable": f"{extent} matrix weights; {certificate.zeros or 0:,} were zero before",
-        "criterion": certificate.criterion + (", then finished" if certificate.finished else ""),
         "made with": ", ".join(f"{name} {version}" for name, version in about["versions"].items()),
         "full network": certificate.model_sha256 or "not recorded",
     }
@@ -81,7 +78,8 @@ def page(certificate: Any) -> str:
         "seed": "none was used" if certificate.seed is None else certificate.seed,
         "fingerprint, order included": certificate.data_sha256 or "could not be read",
     }
-    kept = {name: Kept(*about["tensors"][name]) for name in about["prunable"]}
+    family = certificate.knob is not None
+    kept = {name: Kept(*about["tensors"][name]) for name in (about["tensors"] if family else about["prunable"])}
     rows = [(name, "x".join(map(str, k.shape)), k.dtype, f"{k.zeros:,}") for name, k in kept.items()]
     return PAGE.format(
         title=title,
@@ -91,8 +89,23 @@ def page(certificate: Any) -> str:
         metrics=_table(metrics.items()),
         data=_table(data.items()),
         picture=certificate.plot()._repr_mimebundle_()["text/html"],
-        tensors=_table(rows, head=("prunable weight", "shape", "dtype", "zeros")),
+        tensors=_table(rows, head=("tensor" if family else "prunable weight", "shape", "dtype", "zeros")),
     )
+
+
+def _pruning(certificate: Any) -> dict[str, str]:
+    """What was done to the full network, and how much of it that is about."""
+    criterion = certificate.criterion + (", then finished" if certificate.finished else "")
+    if certificate.knob is not None:
+        sizes = "{1:,} of the full network's {0:,}".format(*certificate.parameters or (0, 0))
+        counted = {"parameters": sizes} if certificate.parameters else {}
+        return {certificate.knob: f"{certificate.saved_ratio():g}", **counted, "family": criterion}
+    extent = f"{certificate.prunable:,} of {certificate.matrix:,}" if certificate.prunable else "not recorded"
+    return {
+        "pruned to": f"{certificate.saved_ratio():g} of the prunable weights",
+        "prunable": f"{extent} matrix weights; {certificate.zeros or 0:,} were zero before",
+        "criterion": criterion,
+    }
 
 
 def _table(rows: Iterable[Iterable[Any]], head: Iterable[str] = ()) -> str:

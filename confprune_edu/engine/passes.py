@@ -33,6 +33,7 @@ class Options(NamedTuple):
     weights: pruning.Weights | None = None
     call: proof.Call | None = None
     target: batches.Target | None = None
+    family: pruning.Family | None = None
 
 
 class Task(NamedTuple):
@@ -100,7 +101,7 @@ def prepare(
     for name, function in (("call", call), ("target", options.target or call)):
         if not callable(function):
             raise TypeError(f"{name} must be a function, got {function!r}")
-    weights = list(pruning.prunable(model, options.weights))
+    weights = [] if options.family is not None else list(pruning.prunable(model, options.weights))
     device = next(model.parameters()).device if options.device is None else torch.device(options.device)
     source = batches.Source(data, batch_size(model, data, options, device), options.target)
     full, shown = full_copy(model, device, weights, call)
@@ -258,8 +259,11 @@ class Together:
 class ByRatio:
     """Columns of some ratios at a time, each on a copy of its own, one after the other."""
 
-    def __init__(self, task: Task, copy_at: Callable[[int], nn.Module]) -> None:
+    def __init__(self, task: Task, copy_at: Callable[[int], nn.Module], of_one_shape: bool) -> None:
         self.task, self.copy_at, self.answers = task, copy_at, list[Answer]()
+        self.of_one_shape = (
+            of_one_shape  # the networks are refused where their outputs have another than the full one's
+        )
         self.warns = True
 
     def __call__(self, places: Sequence[int]) -> list[Arrays]:
@@ -291,15 +295,26 @@ class ByRatio:
             for batch, answer in zip(task.source.again(), self.answers, strict=True):
                 inputs, run = nested.copied(task.inputs(batch)), functools.partial(task.run, pruned)
                 wanted = [] if parts else task.proof.named("read")
-                output, unread = (run(inputs), []) if parts else proof.unread(pruned, wanted, run, inputs)
+                output, unread = proof.unread(pruned, wanted, run, inputs) if wanted else (run(inputs), [])
                 if unread:
                     raise ValueError(proof.STALE.format(name=unread[0]))
+                if self.of_one_shape:
+                    _refuse_another_shape(output, answer.output, ratio)
                 output = nested.row_major(output)
                 if self.warns:
                     _warn_of_second_input(task, task.inputs(batch), output, answer)
                     self.warns = False
                 parts.append(_losses(task, output, answer, ratio))
         return [np.concatenate(column) for column in zip(*parts, strict=True)]
+
+
+def _refuse_another_shape(output: Any, full: Any, ratio: float) -> None:
+    form, wanted = (tuple(x.shape) if isinstance(x, Tensor) else type(x).__name__ for x in (output, full))
+    if form != wanted:
+        raise ValueError(
+            f"family must give networks whose outputs have the form of the model's, {wanted}; at ratio {ratio:g} it is "
+            f"{form}: call= may say what of an output counts"
+        )
 
 
 def _same_state(one: tuple[Any, ...], other: tuple[Any, ...]) -> bool:

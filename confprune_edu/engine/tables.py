@@ -26,7 +26,7 @@ WRITES = (
     "once; give data as tensors, or finish=lambda network: None, by which each ratio has a copy"
 )
 CHANGES = (
-    "finish gives another network each time: whatever it draws must come from the global random state of torch, numpy "
+    "{name} gives another network each time: whatever it draws must come from the global random state of torch, numpy "
     "or python, which is the same at each call; a loader's own generator, or an iterator that goes on, is not"
 )
 
@@ -41,10 +41,10 @@ def rows(
 ) -> Iterator[Arrays]:
     """The rows of the tables, (some, m), one array a loss, in the order of the examples.
 
-    Bad arguments are refused at once. The tables are filled batch by batch, all ratios on each; with `finish`, or where
-    networks cannot share weights, ratio by ratio, each on a copy of its own.
+    Bad arguments are refused at once. The tables are filled batch by batch, all ratios on each; with `finish` or
+    `family`, or where networks cannot share weights, ratio by ratio, each on a copy of its own.
     """
-    grid, rank = _checks.ratios(ratios), pruning.global_rank(model, options.scores, options.weights)
+    grid, rank = _checks.ratios(ratios), _rank(model, options)
     if executor is not None:
         return _by_workers(executor, model, data, grid, losses, options)
     task = passes.prepare(model, data, grid, losses, options)
@@ -54,8 +54,8 @@ def rows(
 class Columns:
     """The columns of the tables, some ratios at a time, evaluated when they are asked for.
 
-    Bad arguments are refused at once. With `finish`, or where networks cannot share weights, each ratio is evaluated on
-    a copy of its own; with an executor, each time on all of its workers.
+    Bad arguments are refused at once. With `finish` or `family`, or where networks cannot share weights, each ratio is
+    evaluated on a copy of its own; with an executor, each time on all of its workers.
     """
 
     def __init__(
@@ -67,7 +67,7 @@ class Columns:
         options: Options,
         executor: Executor | None = None,
     ) -> None:
-        self.grid, rank = _checks.ratios(ratios), pruning.global_rank(model, options.scores, options.weights)
+        self.grid, rank = _checks.ratios(ratios), _rank(model, options)
         self.losses, self.bar = losses, passes.bar(len(self.grid), options.progress)
         options = options._replace(progress=False)
         if executor is not None:
@@ -171,11 +171,25 @@ def _reserved(path: Path, dtype: np.dtype[Any], shape: tuple[int, int]) -> np.me
     return table
 
 
+def _rank(model: nn.Module, options: Options) -> Tensor:
+    """The order in which weights go; empty for a family of another kind."""
+    if options.family is None:
+        return pruning.global_rank(model, options.scores, options.weights)
+    if not callable(options.family):
+        raise TypeError(f"family must be a function family(model, ratio) -> network, got {options.family!r}")
+    if given := [name for name in ("scores", "weights") if getattr(options, name) is not None]:
+        raise ValueError(f"family takes the place of {' and '.join(given)}: give one or the other")
+    if not isinstance(model, nn.Module):
+        raise TypeError(f"model must be a torch.nn.Module, got {type(model).__name__}")
+    return torch.empty(0, dtype=torch.int64)
+
+
 def _needs_copies(task: Task, options: Options) -> bool:
     """Does each ratio need a copy, since networks are finished, or change on their way to eval mode and the device?"""
+    if options.finish is not None or options.family is not None:
+        return True
     untied = pruning.tied(task.model) and not pruning.tied(task.full)
-    changed = pruning.fingerprint(task.full) != pruning.fingerprint(task.model)
-    return options.finish is not None or untied or changed
+    return untied or pruning.fingerprint(task.full) != pruning.fingerprint(task.model)
 
 
 def _fresh(task: Task) -> Task:
@@ -186,18 +200,22 @@ def _fresh(task: Task) -> Task:
 
 def _by_ratio(task: Task, rank: Tensor, options: Options) -> passes.ByRatio:
     made: dict[int, nn.Module] = {}
+    family, finish = options.family, options.finish
 
     def copy_at(j: int) -> nn.Module:
         if j in made:
             return made.pop(j)
-        return pruning.pruned_copy(task.model, task.weights, rank, round(task.grid[j] * len(rank)), options.finish)
+        if family is not None:
+            return pruning.member(task.model, float(task.grid[j]), family, finish)
+        return pruning.pruned_copy(task.model, task.weights, rank, round(task.grid[j] * len(rank)), finish)
 
-    if options.finish is not None:
-        first = copy_at(0)
-        if pruning.fingerprint(first) != pruning.fingerprint(copy_at(0)):
-            raise ValueError(CHANGES)
-        made[0] = first  # a finish may take minutes
-    return passes.ByRatio(task, copy_at)
+    if tried := [name for name in ("family", "finish") if getattr(options, name) is not None]:
+        j = min(1, len(task.grid) - 1) if family is not None else 0  # at the first a family may do nothing
+        first = copy_at(j)
+        if pruning.fingerprint(first) != pruning.fingerprint(copy_at(j)):
+            raise ValueError(CHANGES.format(name=" or ".join(tried)))
+        made[j] = first  # a finish may take minutes
+    return passes.ByRatio(task, copy_at, of_one_shape=family is not None)
 
 
 def _by_batch_or_ratio(task: Task, rank: Tensor, options: Options) -> Iterator[Arrays]:

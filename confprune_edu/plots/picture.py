@@ -214,9 +214,11 @@ def percent(ax: Axes, which: str, decimals: int | None = None) -> None:
         axis.set_major_formatter(PercentFormatter(xmax=1, decimals=decimals))
 
 
-def ratio_axis(ax: Axes, decimals: int | None = None) -> None:
-    ax.set_xlabel("pruning ratio (weights set to zero)")
-    percent(ax, "x", decimals)
+def ratio_axis(ax: Axes, decimals: int | None = None, knob: str | None = None) -> None:
+    """The ratio from left to right: a share of the weights, or what a family calls it."""
+    ax.set_xlabel(knob or "pruning ratio (weights set to zero)")
+    if knob is None:
+        percent(ax, "x", decimals)
 
 
 def p_value_axis(ax: Axes) -> None:

@@ -20,8 +20,10 @@ from confprune_edu.pruning.criteria import (
     extent as extent,
     magnitude as magnitude,
     memory as memory,
+    parameters as parameters,
     prunable as prunable,
 )
+from confprune_edu.pruning.families import Family as Family, member as member
 from confprune_edu.pruning.finishes import fine_tune as fine_tune, keep_zeros as keep_zeros
 from confprune_edu.pruning.scores import (
     fisher as fisher,
@@ -37,6 +39,7 @@ from confprune_edu.pruning.state import (
     digests as digests,
     fingerprint as fingerprint,
     random_state as random_state,
+    repeatable as repeatable,
     same_random_state as same_random_state,
     set_random_state as set_random_state,
 )

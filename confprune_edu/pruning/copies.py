@@ -1,7 +1,6 @@
 """Pruned copies of a network: scores, one global order, exactly round(ratio * N) weights at zero."""
 
 import copy
-import random
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -11,7 +10,7 @@ from torch import Tensor, nn
 
 from confprune_edu import _checks
 from confprune_edu.pruning.criteria import Weights, extent, magnitude, memory, some
-from confprune_edu.pruning.state import digest, same_random_state
+from confprune_edu.pruning.state import digest, repeatable
 
 Finish = Callable[[nn.Module], None]
 
@@ -137,7 +136,9 @@ def pruned_copy(model: nn.Module, names: list[str], rank: Tensor, zeros: int, fi
     for weight, mask in zip(weights, gone, strict=True):
         weight.masked_fill_(mask.view(weight.shape).to(weight.device), 0)
     if finish is not None:
-        _finish(pruned, finish)
+        pruned.eval()
+        with repeatable():
+            finish(pruned)
         if any(bool(w.cpu().flatten()[mask].any()) for w, mask in zip(weights, gone, strict=True)):
             raise ValueError("finish changed pruned weights: they must stay zero")
     return pruned
@@ -223,12 +224,3 @@ def _culprit(model: nn.Module) -> str:
                     "before calibration (a cached activation: detach it), or leave it out in `__getstate__`"
                 )
     return "no attribute alone is to blame"
-
-
-def _finish(pruned: nn.Module, finish: Finish) -> None:
-    pruned.eval()
-    with same_random_state(), torch.enable_grad():
-        torch.default_generator.manual_seed(0)
-        np.random.seed(0)  # noqa: NPY002
-        random.seed(0)
-        finish(pruned)

@@ -106,6 +106,15 @@ def extent(model: nn.Module, weights: Weights | None = None) -> Extent:
     return Extent(n, n + sum(left_out.values()), sum(int((w == 0).sum()) for w in chosen.values()), left_out)
 
 
+def parameters(model: nn.Module) -> int:
+    """Entries of a model's parameters, and of the weights that quantised layers keep in a form of their own.
+
+    >>> parameters(nn.Linear(4, 3))
+    15
+    """
+    return sum(parameter.numel() for parameter in model.parameters()) + sum(_packed(model).values())
+
+
 def some(model: nn.Module, weights: Weights | None = None) -> dict[str, nn.Parameter]:
     """`prunable`, of which there must be one at least."""
     found = prunable(model, weights)

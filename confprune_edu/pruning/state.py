@@ -72,6 +72,23 @@ def same_random_state(*generators: torch.Generator) -> Iterator[None]:
             generator.set_state(state)
 
 
+@contextlib.contextmanager
+def repeatable() -> Iterator[None]:
+    """Draw the same numbers each time from the global random states, with gradients on; the states stay as they were.
+
+    >>> with repeatable():
+    ...     first = torch.rand(1)
+    >>> with repeatable():
+    ...     print(bool(torch.rand(1) == first))
+    True
+    """
+    with same_random_state(), torch.enable_grad():
+        torch.default_generator.manual_seed(0)
+        np.random.seed(0)  # noqa: NPY002
+        random.seed(0)
+        yield
+
+
 def random_state() -> tuple[Any, ...]:
     """The global random states of torch, numpy and python: a model, a loss or a data set may draw from them."""
     cuda = torch.cuda.get_rng_state_all() if torch.cuda.is_initialized() else []

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from confprune_edu import _checks, certificates, pvalues, records
+from confprune_edu.provenance import pruned_as
 from confprune_edu.recipe import Recipe, name_of
 from confprune_edu.selective import evidence, procedures
 from confprune_edu.selective.evidence import Bools, Floats
@@ -110,7 +111,7 @@ class SelectiveCalibration(certificates.Certificate):
         The confidence, by name; None if only a table of its values was seen.
     seed : int or None
         Seed of the random part that learned the path of a "split".
-    loss_range, model_sha256, criterion, finished, scores_sha256, data_sha256, scores, finish
+    loss_range, model_sha256, criterion, finished, scores_sha256, data_sha256, scores, finish, knob, parameters
         As in `certificates.Calibration`.
     """
 
@@ -165,10 +166,11 @@ class SelectiveCalibration(certificates.Certificate):
         scores: Mapping[str, Tensor] | None = None,
         finish: pruning.Finish | None = None,
         weights: pruning.Weights | None = None,
+        family: pruning.Family | None = None,
     ) -> None:
         """The certified network of a pair and this certificate as one new file, as `Calibration.save` does."""
         chosen = self.best() if pair == "best" else pair
-        pruned = self.prune(model, chosen, scores, finish, weights=weights)
+        pruned = self.prune(model, chosen, scores, finish, weights=weights, family=family)
         self._save(path, pruned, network, date, plan=plan, pair=chosen and [chosen.row, chosen.column])
 
     def saved_ratio(self) -> float | None:
@@ -187,16 +189,18 @@ class SelectiveCalibration(certificates.Certificate):
         finish: pruning.Finish | None = None,
         *,
         weights: pruning.Weights | None = None,
+        family: pruning.Family | None = None,
     ) -> nn.Module:
         """The certified network of a pair; what it answers, `Pair.decide` tells.
 
-        `pair` comes from `best(...)`; default: from `best()`. `scores`, `finish`, `weights` as in `Calibration.prune`.
+        `pair` comes from `best(...)`; default: from `best()`. `scores`, `finish`, `weights`, `family` as in
+        `Calibration.prune`.
 
         Raises
         ------
         TypeError, ValueError
             `pair` is none, since nothing was certified or nothing as asked for, or is not certified here; `model`,
-            scores, `finish` or `weights` are not those that were calibrated.
+            scores, `finish`, `weights` or `family` are not those that were calibrated.
         """
         if pair == "best":
             pair = self.best()
@@ -206,7 +210,7 @@ class SelectiveCalibration(certificates.Certificate):
             raise TypeError(f"pair must be a Pair, as best(...) gives it, got {pair!r}")
         if not self.rejected[self.ratios == pair.ratio][:, self.thresholds == pair.threshold].any():
             raise ValueError(f"pair must be a certified one, got ratio {pair.ratio:g}, threshold {pair.threshold:g}")
-        return self._pruned(model, pair.ratio, scores, finish, weights)
+        return pruned_as(self, model, pair.ratio, scores, finish, weights, family)
 
     def plot(self, pair: Pair | Literal["best"] | None = "best", **options: Any) -> Any:
         """P-values, certified pairs and coverage over the grid; `pair` is marked (default: that of `best()`).
@@ -270,7 +274,7 @@ class SelectiveCalibration(certificates.Certificate):
         best = self._shown() or Pair(0, 0, 0, 0, 0, 0)
         floor = "" if self.floor is None else f", and it answers at least {100 * self.floor:.4g} % of the examples"
         return (
-            f"With {100 * best.ratio:.4g} % of the prunable weights at zero, answering where the "
+            f"{self._setting(best.ratio)}, answering where the "
             f"{self.confidence or 'confidence'} is at least {best.threshold:g}, the network's {self.loss} risk among "
             f"its answers is at most {self.alpha:g}{floor}; likewise for every certified pair, all at once."
         )

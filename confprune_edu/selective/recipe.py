@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from confprune_edu import _checks, calibration, recipe as plain, records
-from confprune_edu.provenance import provenance_of
+from confprune_edu.provenance import counted, provenance_of
 from confprune_edu.selective import evidence, procedures
 from confprune_edu.selective.certificate import SelectiveCalibration, confidence_name
 from confprune_edu.selective.evidence import Bools, Floats
@@ -48,6 +48,7 @@ def calibrate(
     scores: Mapping[str, Tensor] | None = None,
     finish: pruning.Finish | None = None,
     weights: pruning.Weights | None = None,
+    family: pruning.Family | None = None,
     call: Call | None = None,
     target: Target | None = None,
     batch_size: int | None = None,
@@ -61,7 +62,7 @@ def calibrate(
 
     Parameters
     ----------
-    model, data, ratios, scores, finish, weights, call, target, batch_size, device, progress
+    model, data, ratios, scores, finish, weights, family, call, target, batch_size, device, progress
         As in `calibration.calibrate`. The examples must be fresh, and independent draws from the law of use. Everything
         else is fixed before they are seen.
     loss, confidence : callable, optional
@@ -94,15 +95,17 @@ def calibrate(
     loss, confidence = loss or library.error, confidence or library.confidence
     grid, taus = _checks.ratios(ratios), evidence.check_thresholds(thresholds)
     recipe = Recipe(alpha, delta, p_value, procedure, library.loss_range(loss), coverage, split, seed)
-    family: dict[str, Any] = {"scores": scores, "finish": finish, "weights": weights}
+    networks: dict[str, Any] = {"scores": scores, "finish": finish, "weights": weights, "family": family}
     way = {"call": call, "target": target, "batch_size": batch_size, "device": device, "progress": progress}
-    options = family | way
+    options = networks | way
     seen, wanted = Fingerprinted(data), {"confidence": confidence, "loss": loss}
-    origin = provenance_of(model, **family)
+    origin = provenance_of(model, **networks)
     tables = evaluation.loss_tables(model, seen, grid, wanted, **options)
     names = {"loss": plain.name_of(loss), "confidence": confidence_name(confidence)}
     whole = evidence.Tables.of(tables["confidence"], tables["loss"], taus, *recipe.loss_range)
-    return _certify(whole, grid, recipe, **names, **origin, data_sha256=seen.sha256)
+    result = _certify(whole, grid, recipe, **names, **origin, data_sha256=seen.sha256)
+    best = result.best()
+    return counted(result, model, None if best is None else best.ratio)
 
 
 def calibrate_losses(

@@ -42,8 +42,8 @@ def test_the_example_on_your_own_model_runs_and_prints_what_the_readme_shows(cap
 
 
 def test_the_example_that_abstains_follows_the_first_one():
-    own, abstaining = fenced("python", OWN_MODEL)
-    assert own == fenced("python")[0] and fenced("text", OWN_MODEL) == fenced("text")
+    own, abstaining, *_ = fenced("python", OWN_MODEL)
+    assert own == fenced("python")[0] and fenced("text", OWN_MODEL)[:1] == fenced("text")
     names = {}
     exec(own, names)
     exec(abstaining, names)
@@ -51,6 +51,16 @@ def test_the_example_that_abstains_follows_the_first_one():
     assert confprune_edu.pruning.sparsity(names["smaller"]) == pytest.approx(pair.ratio, abs=1e-3)
     assert pair.threshold > 0 and 0.5 <= pair.coverage < 1
     assert set(names["answers"].tolist()) <= {-1, 0, 1, 2}
+
+
+def test_the_examples_of_families_follow_and_the_forest_prints_what_is_shown(capsys):
+    own, _, bits, forest = fenced("python", OWN_MODEL)
+    names = {}
+    exec(own + bits, names)
+    assert names["coarse"].ratio > 0 and names["coarse"].knob == "share of eight bits left out"
+    capsys.readouterr()
+    exec(forest, names)
+    assert capsys.readouterr().out == fenced("text", OWN_MODEL)[1]
 
 
 def test_the_statistics_example_prints_its_comment(capsys):
