@@ -14,9 +14,10 @@ _ORDERS = ("magnitude", "layerwise", "lamp", "fisher", "snip", "random")
 CLASSIFIER_FAMILIES: dict[str, tuple[str, ...]] = {
     "mnist-mlp": (*_ORDERS, "wanda"),
     "mnist-cnn": ("magnitude",),
-    "mnist-gru": ("magnitude",),
+    "mnist-vit": ("magnitude",),
+    "mnist-gru": ("magnitude", "lamp", "fisher"),
     "words-gru": ("magnitude",),
-    "words-transformer": ("magnitude",),
+    "words-transformer": ("magnitude", "lamp", "fisher"),
 }
 
 CLASSIFIERS = tuple(CLASSIFIER_FAMILIES)

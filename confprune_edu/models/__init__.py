@@ -7,6 +7,7 @@ from confprune_edu.models.networks import (
     LetterTransformer as LetterTransformer,
     RowGRU as RowGRU,
     UNet as UNet,
+    VisionTransformer as VisionTransformer,
     load as load,
 )
 from confprune_edu.models.training import trained_on as trained_on
