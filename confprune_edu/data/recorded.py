@@ -13,11 +13,11 @@ _ORDERS = ("magnitude", "layerwise", "lamp", "fisher", "snip", "random")
 # of each classifier; `pruning.wanda` knows linear and convolution layers alone
 CLASSIFIER_FAMILIES: dict[str, tuple[str, ...]] = {
     "mnist-mlp": (*_ORDERS, "wanda"),
-    "mnist-cnn": ("magnitude",),
-    "mnist-vit": ("magnitude",),
-    "mnist-gru": ("magnitude", "lamp", "fisher"),
-    "words-gru": ("magnitude",),
-    "words-transformer": ("magnitude", "lamp", "fisher"),
+    "mnist-cnn": ("magnitude", "lamp", "fisher", "wanda"),
+    "mnist-vit": ("magnitude", "lamp", "fisher"),
+    "mnist-gru": ("magnitude", "layerwise", "lamp", "fisher", "snip"),
+    "words-gru": ("magnitude", "lamp", "fisher"),
+    "words-transformer": ("magnitude", "layerwise", "lamp", "fisher"),
 }
 
 CLASSIFIERS = tuple(CLASSIFIER_FAMILIES)
