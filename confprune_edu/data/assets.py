@@ -25,7 +25,7 @@ CHECKSUMS = {
     "mnist-vit-losses.npz": (119082, "9c15ac159cb487988c5ab7f3ecec73905fbf661260fb9841ed7d04e63d9d0949"),
     "mnist-gru-losses.npz": (191517, "4b875c66126aacd7082dd2942b48091962f2bb02a8f18f1362880013c659aaef"),
     "words-gru-losses.npz": (93983, "37a992f7875109148ea20d9589a5bdeb299a9d00ce649a87542c28c9f2f30781"),
-    "words-transformer-losses.npz": (115039, "b66e761dc9e4109838b7fa16d7778ef9a61e3159bffab48389db0f69c09b7990"),
+    "words-transformer-losses.npz": (157786, "e53199f0f6ca4fe84d175dabeccbf976617aa8cbbb6cc6b584be30a8513155d2"),
     "polyp-losses.npz": (508892, "6c8e6ea5c25d49ceb2019d7ac64dc6d8d03784b68bca3cda83f61e7850a8d866"),
 }
 
