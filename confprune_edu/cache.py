@@ -31,7 +31,7 @@ Origin = dict[str, dict[str, str]]  # by argument, and by place in it
 
 ABOUT = "Losses of confprune_edu.calibration.calibrate, a file a ratio; of use for these arguments only."
 ORIGIN = "origin.json"
-TRIED = "finish at ratio"  # the network that it gave there
+TRIED = "network at ratio"  # that finish or family gave there
 DIGEST = 32  # bytes of SHA-256
 FREE = ("batch_size", "progress")  # options that change no loss
 
@@ -51,7 +51,7 @@ def columns(
     if folder is not None:
         _read_once(data, options)
         kept = Kept(Path(folder), model, data, grid, {"loss": loss} | options._asdict())
-        options = options._replace(finish=kept.finish)
+        options = options._replace(**kept.noting)
     with contextlib.closing(tables.Columns(model, data, grid, {"losses": loss}, options, executor)) as found:
         yield found.at if kept is None else kept.before(found.at)
 
@@ -65,20 +65,23 @@ class Kept:
         self.folder, self.ratios = folder, list(map(repr, grid.tolist()))
         with _on_disk(folder):
             folder.mkdir(parents=True, exist_ok=True)
-        self.given = {name: value for name, value in given.items() if name not in FREE}
+        self.given = {name: given[name] for name in ("family", *given) if name not in FREE}
         weights = [] if given["family"] is not None else list(pruning.prunable(model, given["weights"]))
         self.given |= {"weights": weights, "device": str(given["device"])}
         self.fixed = {"model": {"model": checksum(model, "model")}, "data": {"data": str(data.sha256)}}
         self.origin = self._origin()
-        self.finish = None if given["finish"] is None else Noting(given["finish"])
+        own = [name for name in ("family", "finish") if given[name] is not None]
+        self.noting: dict[str, Any] = {name: Noting(given[name]) for name in own}
         self.text: str | None = None  # of the folder's origin
         self._look()
 
     def before(self, evaluate: Columns) -> Columns:
         """Columns from files; those that are not there are evaluated, and kept."""
-        if self.finish is not None and self.finish.network:  # that of the first ratio, which the engine has tried
-            self.origin[TRIED] = {self.ratios[0]: self.finish.network}
-            self._look()
+        if tried := [(noting.ratio or self.ratios[0], noting.network) for noting in self.noting.values()]:
+            ratio, network = tried[0][0], tried[-1][1]  # the engine has tried them: finish comes after family
+            if network:  # not on workers
+                self.origin[TRIED] = {ratio: network}
+                self._look()
 
         def at(places: Sequence[int]) -> list[NDArray[Any]]:
             found = {j: column for j in places if (column := self._read(j)) is not None}
@@ -163,16 +166,18 @@ class Kept:
 
 
 class Noting:
-    """A finish that notes which network it gave last."""
+    """A finish or a family that notes which network it gave last."""
 
-    def __init__(self, finish: pruning.Finish) -> None:
-        self.finish = finish
-        self.network = ""
+    def __init__(self, function: Callable[..., Any]) -> None:
+        self.function = function
+        self.ratio = self.network = ""
 
-    def __call__(self, model: nn.Module) -> None:
-        """Finish the model."""
-        self.finish(model)
-        self.network = pruning.fingerprint(model)
+    def __call__(self, model: nn.Module, *ratio: float) -> Any:
+        """What the function gives."""
+        made = self.function(model, *ratio)
+        self.ratio = "".join(map(repr, ratio))
+        self.network = pruning.fingerprint(made if isinstance(made, nn.Module) else model)
+        return made
 
 
 @contextlib.contextmanager

@@ -9,7 +9,7 @@ The answer is the largest ratio whose H_j is rejected, or None.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,7 +19,7 @@ from numpy.typing import ArrayLike, NDArray
 from confprune_edu import _checks, fwer, pvalues
 from confprune_edu.certificates import Calibration as Calibration, largest
 from confprune_edu.provenance import counted, provenance_of
-from confprune_edu.recipe import Recipe, ahead, name_of
+from confprune_edu.recipe import Recipe, name_of, until_failures
 from confprune_edu.records import table_sha256
 
 if TYPE_CHECKING:  # torch is imported where a network is at hand: `calibrate_losses` runs without it
@@ -30,6 +30,7 @@ if TYPE_CHECKING:  # torch is imported where a network is at hand: `calibrate_lo
 
     from confprune_edu import pruning
     from confprune_edu.engine.batches import Target
+    from confprune_edu.engine.passes import Options
     from confprune_edu.engine.proof import Call
     from confprune_edu.losses import Loss
 
@@ -125,7 +126,7 @@ def calibrate(
     ...     print(sorted(path.name for path in Path(folder).iterdir()), again.ratio)
     ['origin.json', 'ratio-0.25.npy', 'ratio-0.5.npy'] 0.5
     """
-    from confprune_edu import cache as files, evaluation, losses
+    from confprune_edu import losses
     from confprune_edu.engine.fingerprint import Fingerprinted
     from confprune_edu.engine.passes import Options
 
@@ -134,17 +135,8 @@ def calibrate(
     options = Options(scores, finish, batch_size, device, progress, weights, call, target, family)
     seen = Fingerprinted(data)
     origin = provenance_of(model, scores, finish, weights, family) | {"loss": name_of(loss)}
-    if block is not None:
-        _checks.positive_int(block, "block")
-    if finish is not None or family is not None:
-        block = 1
-    if cache is None and recipe.chains(len(grid)) is None:
-        table = evaluation.loss_table(model, seen, grid, loss, executor=executor, **options._asdict())
-        result = _certified(table, grid, recipe, **origin, data_sha256=seen.sha256)
-    else:
-        with files.columns(model, seen, grid, loss, options, executor, cache) as columns:
-            tested = _until_failures(columns, recipe, len(grid), block)
-        result = _certify(*tested, grid, recipe, **origin, data_sha256=seen.sha256)
+    found = _evaluated(model, seen, grid, loss, recipe, options, executor, block, cache)
+    result = _certify(*found, grid, recipe, **origin, data_sha256=seen.sha256)
     return counted(result, model, result.ratio)
 
 
@@ -197,7 +189,8 @@ def calibrate_losses(
     >>> calibrate_losses(losses, [0.2, 0.5, 0.8], alpha=0.1, delta=0.1).ratio
     0.5
     """
-    grid, origin = _checks.ratios(ratios), {}
+    grid = _checks.ratios(ratios)
+    origin: dict[str, Any] = {"knob": knob}
     low, high = _checks.interval(loss_range, "loss_range")
     table = _checks.losses(losses, low, high, ndim=(2,))
     _checks.columns(table, "losses", grid)
@@ -209,7 +202,8 @@ def calibrate_losses(
     if not isinstance(knob, str | None):
         raise TypeError(f"knob must say in words what the ratio is, got {knob!r}")
     recipe = Recipe(alpha, delta, p_value, procedure, (low, high))
-    return _certified(table, grid, recipe, **origin, knob=knob, data_sha256=table_sha256(table))
+    tested = range(len(grid)), table, recipe.p_values(table), None
+    return _certify(*tested, grid, recipe, **origin, data_sha256=table_sha256(table))
 
 
 def _importance(weights: Any, bound: Any, n: int) -> tuple[NDArray[np.float64], float]:
@@ -266,43 +260,42 @@ def group_means(losses: ArrayLike, groups: ArrayLike) -> NDArray[np.float64]:
     return np.clip(sums / np.bincount(rank)[:, None], table.min(), table.max())
 
 
-def _until_failures(
-    columns: Callable[[Sequence[int]], Any], recipe: Recipe, m: int, block: int | None
-) -> tuple[NDArray[Any], list[int], list[float], int | None]:
-    """Sequences that end at their first failure: losses, places and p-values of what they test; ratios evaluated.
+def _evaluated(
+    model: nn.Module,
+    data: Any,
+    grid: NDArray[np.float64],
+    loss: Loss,
+    recipe: Recipe,
+    options: Options,
+    executor: Executor | None,
+    block: int | None,
+    cache: str | Path | None,
+) -> tuple[Sequence[int], NDArray[Any], ArrayLike, int | None]:
+    """The places of the grid that are tested, their losses and p-values; how many a sequence evaluated."""
+    from confprune_edu import cache as files, evaluation
 
-    Where the procedure tests no sequences, all ratios, and None.
-    """
-    chains = recipe.chains(m)
-    starts, level = chains or (list(range(m)), 0.0)
-    ready: dict[int, tuple[NDArray[Any], float]] = {}
-    tested: dict[int, tuple[NDArray[Any], float]] = {}
-    evaluated = 0
-    for j in range(m):
-        if j not in starts and (j - 1 not in tested or tested[j - 1][1] > level):
-            continue
-        if j not in ready:
-            places = range(j, min(j + (block or ahead(len(tested))), m))
-            try:
-                (table,) = columns(places)
-            except ValueError:  # perhaps the losses of a ratio that would not have been tested
-                places = places[:1]
-                (table,) = columns(places)
-            ready = dict(zip(places, zip(table.T, recipe.p_values(table).tolist(), strict=True), strict=True))
-            evaluated += len(places)
-        tested[j] = ready[j]
-    losses, p_values = zip(*tested.values(), strict=True)
-    return np.column_stack(losses), list(tested), list(p_values), evaluated if chains else None
+    if block is not None:
+        _checks.positive_int(block, "block")
+    chains = recipe.chains(len(grid))
+    if cache is None and chains is None:
+        table = evaluation.loss_table(model, data, grid, loss, executor=executor, **options._asdict())
+        return range(len(grid)), table, recipe.p_values(table), None
 
+    def evidence(places: Sequence[int]) -> Any:
+        (losses,) = columns(places)
+        return zip(losses.T, recipe.p_values(losses).tolist(), strict=True)
 
-def _certified(table: NDArray[Any], grid: NDArray[np.float64], recipe: Recipe, **provenance: Any) -> Calibration:
-    """The certificate from a whole table."""
-    return _certify(table, range(len(grid)), recipe.p_values(table), None, grid, recipe, **provenance)
+    if options.finish is not None or options.family is not None:
+        block = 1
+    with files.columns(model, data, grid, loss, options, executor, cache) as columns:
+        tested, evaluated = until_failures(evidence, chains, len(grid), block)
+    kept, p_values = zip(*tested.values(), strict=True)
+    return list(tested), np.column_stack(kept), p_values, evaluated
 
 
 def _certify(
-    losses: NDArray[Any],
     tested: Sequence[int],
+    losses: NDArray[Any],
     p_values: ArrayLike,
     evaluated: int | None,
     grid: NDArray[np.float64],

@@ -2,7 +2,7 @@
 
 import functools
 import textwrap
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -94,6 +94,42 @@ def ahead(tested: int) -> int:
     (4, 10)
     """
     return max(4, tested // 8)
+
+
+def until_failures(
+    evidence: Callable[[Sequence[int]], Iterable[tuple[Any, float]]],
+    chains: tuple[list[int], float] | None,
+    m: int,
+    block: int | None = None,
+) -> tuple[dict[int, tuple[Any, float]], int | None]:
+    """Sequences of m tests that end at their first failure: what was tested, by place, and how many were evaluated.
+
+    `evidence` gives, for each of some places, what is kept of it and its p-value; `chains` are those of
+    `Recipe.chains`; where there are none, all is tested. `block` places are evaluated together, by default as many as
+    `ahead` says.
+
+    >>> found, evaluated = until_failures(lambda places: [(None, j / 10) for j in places], ([0], 0.15), m=100)
+    >>> found, evaluated
+    ({0: (None, 0.0), 1: (None, 0.1), 2: (None, 0.2)}, 4)
+    """
+    starts, level = chains or (list(range(m)), 0.0)
+    ready: dict[int, tuple[Any, float]] = {}
+    tested: dict[int, tuple[Any, float]] = {}
+    evaluated = 0
+    for j in range(m):
+        if j not in starts and (j - 1 not in tested or tested[j - 1][1] > level):
+            continue
+        if j not in ready:
+            places = range(j, min(j + (block or ahead(len(tested))), m))
+            try:
+                found = evidence(places)
+            except ValueError:  # perhaps the losses of a ratio that would not have been tested
+                places = places[:1]
+                found = evidence(places)
+            ready = dict(zip(places, found, strict=True))
+            evaluated += len(places)
+        tested[j] = ready[j]
+    return tested, evaluated if chains else None
 
 
 def name_of(function: Any) -> str:

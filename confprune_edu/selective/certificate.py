@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -97,7 +97,8 @@ class SelectiveCalibration(certificates.Certificate):
     rejected : bool array, shape (m, t)
         True where (ratios[j], thresholds[k]) is certified.
     p_values, coverage, risk : float64 arrays, shape (m, t)
-        P-values; share of the testing examples that are answered, and their mean loss (NaN where there are none).
+        P-values; share of the testing examples that are answered, and their mean loss (NaN where there are none). NaN
+        in all three for ratios that a path did not reach.
     ratios, thresholds : float64 arrays, shapes (m,) and (t,)
     alpha, delta : float
         Tolerated risk among the answered, in the units of the loss; tolerated probability of any false certificate.
@@ -109,6 +110,8 @@ class SelectiveCalibration(certificates.Certificate):
         What was used, by name.
     confidence : str or None
         The confidence, by name; None if only a table of its values was seen.
+    evaluated : int or None
+        Ratios evaluated where a path stopped early, see `calibrate`; a few more than were tested.
     seed : int or None
         Seed of the random part that learned the path of a "split".
     loss_range, model_sha256, criterion, finished, scores_sha256, data_sha256, scores, finish, knob, parameters
@@ -121,6 +124,7 @@ class SelectiveCalibration(certificates.Certificate):
     floor: float | None
     n_path: int = 0
     confidence: str | None = None
+    evaluated: int | None = field(default=None, metadata=records.LATER)
 
     schema = "confprune_edu.SelectiveCalibration"
     tables = ("coverage", "risk")
@@ -231,6 +235,12 @@ class SelectiveCalibration(certificates.Certificate):
 
     @classmethod
     def _implied(cls, values: dict[str, Any], recipe: Recipe) -> tuple[Any, Any, Bools]:
+        tested = _tested(values)
+        if tested < len(values["ratios"]):  # what the rows that were tested imply; of the others nothing is known
+            tables = ("p_values", "coverage", "risk", "rejected", "ratios")
+            rows = values | {name: values[name][:tested] for name in tables} | {"evaluated": None}
+            rest = (0, len(values["ratios"]) - tested), (0, 0)
+            return tuple(np.pad(part, rest) for part in cls._implied(rows, recipe))  # type: ignore[return-value]
         rule, method, n = values["procedure"], recipe.p_value, values["n"]
         found, p = _counts(values, *recipe.loss_range), _checks.numeric(values["p_values"], "p_values")
 
@@ -282,9 +292,10 @@ class SelectiveCalibration(certificates.Certificate):
     def _facts(self) -> str:
         best, widest = self._shown(), self.best(by="coverage")
         learned = f", after {self.n_path} that learned the path" if self.n_path else ""
+        reached = "" if self.evaluated is None else f", {self.evaluated} of {len(self.ratios)} ratios evaluated"
         facts = (
             f"n = {self.n}{learned}, {self.p_value} p-values, {self.procedure}; "
-            f"{self.rejected.sum():,} of {self.rejected.size:,} pairs certified"
+            f"{self.rejected.sum():,} of {self.rejected.size:,} pairs certified{reached}"
         )
         if best is None or widest is None:
             return f"{facts}; {self._shortfall()}"
@@ -305,6 +316,20 @@ class SelectiveCalibration(certificates.Certificate):
             first = self.p_values[0, t // 2]
             return f"the path must begin with p <= delta = {self.delta:g}, its first p-value is {first:.3g}"
         return f"the smallest p-value is {self.p_values.min():.3g}"
+
+
+def _tested(values: dict[str, Any]) -> int:
+    """How many ratios a record has p-values for; ValueError where a path would not have stopped there."""
+    unknown = np.isnan(values["p_values"]).all(axis=1)
+    tested, t = int((~unknown).sum()), len(values["thresholds"])
+    if unknown.any():
+        stopped = tested > 0 and not unknown[:tested].any() and not values["rejected"][tested - 1, t // 2]
+        alike = all(np.isnan(values[name][tested:]).all() for name in ("coverage", "risk"))
+        if values["procedure"] != "path" or not stopped or not alike:
+            raise ValueError("p_values must be there for all ratios, or up to the first failure of a path")
+    if values["evaluated"] is not None:
+        _checks.whole(values["evaluated"], "evaluated", tested, len(unknown))
+    return tested
 
 
 def _counts(values: dict[str, Any], low: float, high: float) -> evidence.Counts:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -22,6 +23,7 @@ if TYPE_CHECKING:  # torch is imported where a network is at hand: `calibrate_lo
 
     from confprune_edu import pruning
     from confprune_edu.engine.batches import Target
+    from confprune_edu.engine.passes import Options
     from confprune_edu.engine.proof import Call
     from confprune_edu.losses import Loss
 
@@ -54,15 +56,16 @@ def calibrate(
     batch_size: int | None = None,
     device: torch.device | str | None = None,
     progress: bool = True,
+    block: int | None = None,
 ) -> SelectiveCalibration:
     """The pairs of ratio and threshold at which the answers of the pruned model have risk at most alpha.
 
     A false claim about any pair of the grid has probability at most delta over draws of `data`. The family is evaluated
-    once, whole.
+    once; with "path" only as far as the path goes, some ratios at a time, see `block`.
 
     Parameters
     ----------
-    model, data, ratios, scores, finish, weights, family, call, target, batch_size, device, progress
+    model, data, ratios, scores, finish, weights, family, call, target, batch_size, device, progress, block
         As in `calibration.calibrate`. The examples must be fresh, and independent draws from the law of use. Everything
         else is fixed before they are seen.
     loss, confidence : callable, optional
@@ -89,23 +92,20 @@ def calibrate(
     >>> result.frontier.tolist()   # at 0.75 only the first input is answered with confidence
     [1.0, 1.0, 0.5]
     """
-    from confprune_edu import evaluation, losses as library
+    from confprune_edu import losses as library
     from confprune_edu.engine.fingerprint import Fingerprinted
+    from confprune_edu.engine.passes import Options
 
     loss, confidence = loss or library.error, confidence or library.confidence
     grid, taus = _checks.ratios(ratios), evidence.check_thresholds(thresholds)
     recipe = Recipe(alpha, delta, p_value, procedure, library.loss_range(loss), coverage, split, seed)
-    networks: dict[str, Any] = {"scores": scores, "finish": finish, "weights": weights, "family": family}
-    way = {"call": call, "target": target, "batch_size": batch_size, "device": device, "progress": progress}
-    options = networks | way
+    options = Options(scores, finish, batch_size, device, progress, weights, call, target, family)
     seen, wanted = Fingerprinted(data), {"confidence": confidence, "loss": loss}
-    origin = provenance_of(model, **networks)
-    tables = evaluation.loss_tables(model, seen, grid, wanted, **options)
     names = {"loss": plain.name_of(loss), "confidence": confidence_name(confidence)}
-    whole = evidence.Tables.of(tables["confidence"], tables["loss"], taus, *recipe.loss_range)
-    result = _certify(whole, grid, recipe, **names, **origin, data_sha256=seen.sha256)
-    best = result.best()
-    return counted(result, model, None if best is None else best.ratio)
+    origin = provenance_of(model, scores, finish, weights, family) | names
+    outcome, evaluated = _evaluated(model, seen, grid, wanted, options, taus, recipe, block)
+    result = _certify(outcome, evaluated, grid, taus, recipe, **origin, data_sha256=seen.sha256)
+    return counted(result, model, getattr(result.best(), "ratio", None))
 
 
 def calibrate_losses(
@@ -180,7 +180,7 @@ def calibrate_losses(
     recipe = Recipe(alpha, delta, p_value, procedure, loss_range, coverage, split, seed)
     tables = tables_of(confidence, losses, grid, thresholds, recipe.loss_range)
     origin = {"data_sha256": records.table_sha256(tables.confidence, tables.losses)}
-    return _certify(tables, grid, recipe, **origin)
+    return _certify(recipe.test(tables), None, grid, tables.thresholds, recipe, **origin)
 
 
 def tables_of(
@@ -210,9 +210,19 @@ class Recipe(plain.Recipe):
         floor = None if self.floor is None else _checks.number(self.floor, "coverage")
         vars(self).update(floor=floor, split=_checks.number(self.split, "split"))
 
-    def test(self, tables: evidence.Tables, order: NDArray[np.int64]) -> Outcome:
-        """Test these rows of the tables, in this order; of a split, the first ones learn the path for the others."""
+    def chains(self, m: int) -> tuple[list[int], float] | None:
+        """As for ratios alone: down a path that keeps its threshold, the p-values are those of a sequence."""
+        return ([0], self.delta) if self.procedure == "path" else None
+
+    def test(self, tables: evidence.Tables, order: NDArray[np.int64] | None = None) -> Outcome:
+        """Test these examples of the tables, in this order; of a split, the first ones learn the path for the others.
+
+        Without an order, all as they stand; of a split in a random order, since data may be sorted.
+        """
         alpha, n_path, procedure = self.level, 0, self.procedure
+        if order is None:
+            order, rng = np.arange(len(tables.losses)), np.random.default_rng(self.seed)
+            order = rng.permutation(order) if procedure == "split" else order
         if procedure == "split":
             n_path = self._learners(len(order))
             risk_p, found = tables.p_values(order[:n_path], alpha, self.p_value)
@@ -246,22 +256,61 @@ class Outcome(NamedTuple):
     n_path: int
 
 
-def _certify(tables: evidence.Tables, grid: Floats, recipe: Recipe, **provenance: Any) -> SelectiveCalibration:
-    size = len(tables.losses)
-    at_random = recipe.procedure == "split"  # since the data may be sorted
-    order = np.random.default_rng(recipe.seed).permutation(size) if at_random else np.arange(size)
-    outcome = recipe.test(tables, order)
+def _evaluated(
+    model: nn.Module,
+    data: Any,
+    grid: Floats,
+    wanted: Mapping[str, Loss],
+    options: Options,
+    taus: Floats,
+    recipe: Recipe,
+    block: int | None,
+) -> tuple[Outcome, int | None]:
+    """The outcome of the whole grid; down a path, of the ratios that it tests, and how many were evaluated."""
+    from confprune_edu import evaluation
+    from confprune_edu.engine import tables as engine
+
+    if block is not None:
+        _checks.positive_int(block, "block")
+    if (chains := recipe.chains(len(grid))) is None:
+        confidence, losses = evaluation.loss_tables(model, data, grid, wanted, **options._asdict()).values()
+        return recipe.test(evidence.Tables.of(confidence, losses, taus, *recipe.loss_range)), None
+
+    def rows(places: Sequence[int]) -> list[tuple[Any, float]]:
+        confidence, losses = columns.at(places)
+        found = recipe.test(evidence.Tables.of(confidence, losses, taus, *recipe.loss_range))
+        parts = zip(found.rejected, found.p_values, *found.counts, strict=True)
+        return [((found.n, *row), float(row[1][len(taus) // 2])) for row in parts]
+
+    if options.finish is not None or options.family is not None:
+        block = 1
+    with contextlib.closing(engine.Columns(model, data, grid, wanted, options)) as columns:
+        tested, evaluated = plain.until_failures(rows, chains, len(grid), block)
+    (n, *_), *kept = zip(*(row for row, _ in tested.values()), strict=True)
+    rejected, p_values, selected, loss_sum = map(np.array, kept)
+    return Outcome(rejected, p_values, evidence.Counts(selected, loss_sum), n, 0), evaluated
+
+
+def _certify(
+    outcome: Outcome, evaluated: int | None, grid: Floats, taus: Floats, recipe: Recipe, **provenance: Any
+) -> SelectiveCalibration:
+    """The certificate; of ratios that a path did not reach nothing is known."""
+
+    def whole(rows: NDArray[Any], unknown: Any = np.nan) -> NDArray[Any]:
+        return np.pad(rows, ((0, len(grid) - len(rows)), (0, 0)), constant_values=unknown)
+
     return SelectiveCalibration(
-        rejected=outcome.rejected,
-        p_values=outcome.p_values,
-        coverage=outcome.counts.selected / outcome.n,
-        risk=outcome.counts.means(*recipe.loss_range),
+        rejected=whole(outcome.rejected, False),
+        p_values=whole(outcome.p_values),
+        coverage=whole(outcome.counts.selected / outcome.n),
+        risk=whole(outcome.counts.means(*recipe.loss_range)),
         ratios=grid,
-        thresholds=tables.thresholds,
+        thresholds=taus,
         n=outcome.n,
+        evaluated=evaluated,
         floor=recipe.floor,
         n_path=outcome.n_path,
-        seed=recipe.seed if at_random else None,
+        seed=recipe.seed if recipe.procedure == "split" else None,
         **recipe.recorded(),
         **provenance,
     )

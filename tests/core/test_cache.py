@@ -20,7 +20,7 @@ from confprune_edu.calibration import calibrate
 from confprune_edu.identity import identity
 
 RATIOS = [j / 10 for j in range(10)]
-LEVEL = 0.4
+LEVEL, SCALE = 0.4, 1
 
 
 def network(seed=0, activation=nn.ReLU):
@@ -63,6 +63,11 @@ def scaled(by, model):
 def run(folder, model=None, data=None, loss=losses.disagreement, **options):
     options = {"alpha": 0.9, "delta": 0.1, "ratios": RATIOS, "progress": False, "cache": folder} | options
     return calibrate(network() if model is None else model, examples() if data is None else data, loss, **options)
+
+
+def scaled_by_ratio(model, ratio):
+    model[2].weight.data *= 1 - ratio * SCALE
+    return model
 
 
 def files(folder):
@@ -255,6 +260,7 @@ OTHERS = {
     "scores": {"scores": pruning.random(network(), seed=0)},
     "finish": {"finish": functools.partial(scaled, 2.0)},
     "weights": {"weights": ["0.weight"]},
+    "family": {"family": scaled_by_ratio},
     "call": {"call": turned},
     "target": {"target": lambda batch: batch[1]},
     "device": {"device": "cpu"},
@@ -314,8 +320,17 @@ def test_what_a_finish_reads_elsewhere_is_seen_at_the_first_ratio(tmp_path):
     file.write_text("0.1", encoding="utf-8")
     run(tmp_path / "cache", finish=finish)
     file.write_text("0.2", encoding="utf-8")
-    with pytest.raises(ValueError, match=r"of another finish at ratio: 0\.0 was"):
+    with pytest.raises(ValueError, match=r"of another network at ratio: 0\.0 was"):
         run(tmp_path / "cache", finish=finish)
+
+
+def test_a_family_of_another_kind_is_kept_too(tmp_path, monkeypatch):
+    first = run(tmp_path, family=scaled_by_ratio)
+    assert same(run(tmp_path, family=scaled_by_ratio), first)
+    assert same(run(None, family=scaled_by_ratio), first)
+    monkeypatch.setitem(globals(), "SCALE", 0.5)
+    with pytest.raises(ValueError, match=r"of another family: family\.SCALE was 1 and is 0\.5"):
+        run(tmp_path, family=scaled_by_ratio)
 
 
 def test_what_cannot_be_compared_is_refused_before_anything_is_evaluated(tmp_path):
