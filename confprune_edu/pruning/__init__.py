@@ -23,7 +23,11 @@ from confprune_edu.pruning.criteria import (
     parameters as parameters,
     prunable as prunable,
 )
-from confprune_edu.pruning.families import Family as Family, member as member
+from confprune_edu.pruning.families import (
+    Family as Family,
+    channels_removed as channels_removed,
+    member as member,
+)
 from confprune_edu.pruning.finishes import fine_tune as fine_tune, keep_zeros as keep_zeros
 from confprune_edu.pruning.scores import (
     fisher as fisher,
@@ -43,3 +47,4 @@ from confprune_edu.pruning.state import (
     same_random_state as same_random_state,
     set_random_state as set_random_state,
 )
+from confprune_edu.pruning.structure import blockwise as blockwise, by_channel as by_channel

@@ -1,6 +1,7 @@
 """Families of another kind than weights at zero: a function makes the network of each ratio."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from typing import Any
 
 from torch import nn
 
@@ -46,3 +47,53 @@ def member(model: nn.Module, ratio: float, family: Family, finish: Finish | None
         with repeatable():
             finish(made.eval())
     return made.eval()
+
+
+def channels_removed(example_inputs: Any, *, keep: Sequence[str]) -> Family:
+    """A family of smaller networks: of every layer the ratio's share of channels is gone, those of smallest weights.
+
+    Channels that depend on each other go together: through sums, concatenations and norms, and with the weights that
+    read them. What is left is an ordinary network with smaller tensors: `savings` measures its seconds. That costs much
+    unless a `finish` trains it on. Made by Torch-Pruning (`pip install "confprune_edu[structure]"`), which follows
+    linear and convolution layers and most of what lies between.
+
+    Parameters
+    ----------
+    example_inputs : tensor, or tuple or dict of tensors
+        One batch, however small, with which the model is followed from layer to layer; values do not matter.
+    keep : list of str
+        Names of layers that keep all of their channels: the last one, whose outputs are the network's, at least.
+
+    Returns
+    -------
+    callable (model, ratio) -> Module, to be given as `family=`; the model stays as it is. Of a layer with c channels
+    int(c * (1 - ratio)) stay, ordered by the norm of the weights that go with a channel.
+
+    Source: Fang et al., DepGraph (2023), arXiv 2301.12900.
+
+    >>> import torch
+    >>> model = nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 2))
+    >>> channels_removed(torch.zeros(1, 4), keep=["2"])(model, 0.25)
+    Sequential(
+      (0): Linear(in_features=4, out_features=6, bias=True)
+      (1): ReLU()
+      (2): Linear(in_features=6, out_features=2, bias=True)
+    )
+    """
+    if isinstance(keep, str):
+        raise TypeError(f"keep must be a list of names of layers, got {keep!r}")
+
+    def channels_removed(model: nn.Module, ratio: float) -> nn.Module:
+        import torch_pruning
+
+        smaller = twin(model).requires_grad_()  # layers are followed by the graph of their gradients
+        norm = torch_pruning.importance.MagnitudeImportance(p=2)
+        kept = [smaller.get_submodule(name) for name in keep]
+        options = {"importance": norm, "pruning_ratio": ratio, "ignored_layers": kept}
+        torch_pruning.pruner.MagnitudePruner(smaller, example_inputs, **options).step()
+        for name, parameter in smaller.named_parameters():
+            parameter.requires_grad_(model.get_parameter(name).requires_grad)
+        return smaller
+
+    channels_removed.knob = "share of channels removed"  # type: ignore[attr-defined]
+    return channels_removed

@@ -43,10 +43,7 @@ def layerwise(
     >>> layerwise(layer)["weight"].tolist()
     [[0.25, 1.0, 0.5, 0.75]]
     """
-    return {
-        name: (ranks(score.flatten()) + 1).double().div(score.numel()).view(score.shape)
-        for name, score in _finite(model, scores, weights).items()
-    }
+    return {name: ranked({name: score})[name] for name, score in finite(model, scores, weights).items()}
 
 
 def random(model: nn.Module, *, seed: int, weights: Weights | None = None) -> Scores:
@@ -81,7 +78,7 @@ def lamp(model: nn.Module, scores: Mapping[str, Tensor] | None = None, *, weight
     [[1.0, 0.167, 0.2]]
     """
     result = {}
-    for name, score in _finite(model, scores, weights).items():
+    for name, score in finite(model, scores, weights).items():
         squares = score.double().flatten() ** 2
         order = torch.argsort(squares, stable=True)
         left = squares[order].flip(0).cumsum(0).flip(0)
@@ -211,12 +208,23 @@ def _own(part: Any) -> Any:
     return part.clone() if isinstance(part, Tensor) else copy.deepcopy(part)
 
 
-def _finite(model: nn.Module, scores: Mapping[str, Tensor] | None, weights: Weights | None) -> Scores:
-    """Scores that can be normalised, on the CPU."""
+def finite(model: nn.Module, scores: Mapping[str, Tensor] | None, weights: Weights | None) -> Scores:
+    """Scores that can be normalised, on the CPU; default: magnitude. Refused by name."""
     checked = checked_scores(model, scores, weights)
     if odd := [name for name, score in checked.items() if not score.isfinite().all()]:
         raise ValueError(f"scores must be finite, those of {odd[0]} are not (are there NaN weights in the model?)")
     return {name: score.detach().cpu() for name, score in checked.items()}
+
+
+def ranked(scores: Mapping[str, Tensor]) -> Scores:
+    """The share of all these scores that are no larger, in (0, 1]; equal scores go by position.
+
+    >>> ranked({"a": torch.tensor([[3.0]]), "b": torch.tensor([1.0])})
+    {'a': tensor([[1.]], dtype=torch.float64), 'b': tensor([0.5000], dtype=torch.float64)}
+    """
+    order = ranks(torch.cat([score.flatten().double() for score in scores.values()])) + 1
+    parts = torch.split(order.double() / len(order), [score.numel() for score in scores.values()])
+    return {name: part.view(score.shape) for (name, score), part in zip(scores.items(), parts, strict=True)}
 
 
 def _slopes(model: nn.Module, data: tuple[Any, Any], loss: TrainingLoss, weights: Weights | None) -> Iterator[Scores]:
