@@ -1,12 +1,12 @@
 """Families of another kind than weights at zero: a function makes the network of each ratio."""
 
 from collections.abc import Callable, Sequence
-from typing import Any
 
-from torch import nn
+import torch
+from torch import Tensor, nn
 
 from confprune_edu.pruning.copies import Finish, twin
-from confprune_edu.pruning.criteria import memory
+from confprune_edu.pruning.criteria import memory, parameters
 from confprune_edu.pruning.state import repeatable
 
 # family(model, ratio) -> the network at a ratio in [0, 1). It is given a copy of the model in eval mode, which it may
@@ -49,7 +49,7 @@ def member(model: nn.Module, ratio: float, family: Family, finish: Finish | None
     return made.eval()
 
 
-def channels_removed(example_inputs: Any, *, keep: Sequence[str]) -> Family:
+def channels_removed(example_inputs: Tensor, *, keep: Sequence[str]) -> Family:
     """A family of smaller networks: of every layer the ratio's share of channels is gone, those of smallest weights.
 
     Channels that depend on each other go together: through sums, concatenations and norms, and with the weights that
@@ -59,19 +59,19 @@ def channels_removed(example_inputs: Any, *, keep: Sequence[str]) -> Family:
 
     Parameters
     ----------
-    example_inputs : tensor, or tuple or dict of tensors
-        One batch, however small, with which the model is followed from layer to layer; values do not matter.
+    example_inputs : tensor
+        A batch, however small, on which the model is followed from layer to layer; its values do not matter.
     keep : list of str
         Names of layers that keep all of their channels: the last one, whose outputs are the network's, at least.
 
     Returns
     -------
     callable (model, ratio) -> Module, to be given as `family=`; the model stays as it is. Of a layer with c channels
-    int(c * (1 - ratio)) stay, ordered by the norm of the weights that go with a channel.
+    int(c * (1 - ratio)) stay, ordered by the norm of the weights that go with a channel. It raises ValueError where
+    Torch-Pruning finds no channel in a model, or what is left does not run: attention, recurrent layers.
 
     Source: Fang et al., DepGraph (2023), arXiv 2301.12900.
 
-    >>> import torch
     >>> model = nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 2))
     >>> channels_removed(torch.zeros(1, 4), keep=["2"])(model, 0.25)
     Sequential(
@@ -93,6 +93,13 @@ def channels_removed(example_inputs: Any, *, keep: Sequence[str]) -> Family:
         torch_pruning.pruner.MagnitudePruner(smaller, example_inputs, **options).step()
         for name, parameter in smaller.named_parameters():
             parameter.requires_grad_(model.get_parameter(name).requires_grad)
+        if ratio > 0 and parameters(smaller) == parameters(model):
+            raise ValueError("channels_removed: Torch-Pruning finds no channel of this model that may go")
+        try:
+            with torch.no_grad():
+                smaller(example_inputs)
+        except Exception as problem:  # whatever layers say to tensors of other shapes
+            raise ValueError(f"channels_removed: the model does not run without them: {problem}") from problem
         return smaller
 
     channels_removed.knob = "share of channels removed"  # type: ignore[attr-defined]

@@ -230,6 +230,14 @@ def test_an_output_layer_that_loses_channels_is_refused(mlp, digits):
         pruning.channels_removed(digits[0][:1], keep=["last"])(mlp, 0.5)
 
 
+@pytest.mark.filterwarnings("ignore:Unwrapped parameters")
+@pytest.mark.parametrize("name, words", [("mnist-gru", "finds no channel"), ("mnist-vit", "does not run")])
+def test_networks_that_cannot_be_followed_are_refused(name, words, unchanged):
+    model, inputs = models.load(name), torch.rand(1, 1, 28, 28)
+    with unchanged(model), pytest.raises(ValueError, match=f"^channels_removed: .* {words}"):
+        pruning.channels_removed(inputs, keep=["output"])(model, 0.5)
+
+
 def test_frozen_layers_stay_frozen(mlp, digits):
     mlp.hidden1.requires_grad_(False)
     small = pruning.channels_removed(digits[0][:1], keep=["output"])(mlp, 0.5)
