@@ -272,3 +272,37 @@ def polyp_explorer(
         loss=menu("loss", list(data.POLYP_LOSSES), loss),
         alpha=number("tolerated risk alpha", alpha, 0.01, 0.5, step=0.01, stops=RISKS),
     )
+
+
+# Lesson 08
+
+
+def order_explorer(
+    network: str = "mnist-vit", *, alpha: float = 0.05, delta: float = 0.1, n: int = 1000, seed: int = 0
+) -> None:
+    """Certificates of a network under each recorded order of its weights, from n examples in the order of `seed`.
+
+    With "shared" each of the K orders has delta / K, so that the best may be kept; see `plots.orders_compared`.
+    """
+    rows = np.random.default_rng(seed).permutation(5000)
+    read = functools.cache(functools.partial(data.classifier_losses, loss="degradation"))
+
+    def draw(network: str, alpha: float, delta: float, n: int, budget: str) -> Any:
+        orders = data.CLASSIFIER_FAMILIES[network]
+        rule: dict[str, Any] = {"alpha": alpha, "delta": delta / len(orders) if budget == "shared" else delta}
+        found = {}
+        for order in orders:
+            losses, ratios = read(network, family=order)
+            found[order] = calibration.calibrate_losses(losses[rows[:n]], ratios, **rule)
+        reach = {order: result.ratio or 0.0 for order, result in found.items()}
+        best = max(reach, key=lambda order: reach[order])
+        return plots.orders_compared(found, title=f"{network}, n = {n:,}: {best} reaches furthest, {reach[best]:g}")
+
+    explore(
+        draw,
+        network=menu("network", list(data.CLASSIFIERS), network),
+        alpha=number("tolerated risk alpha", alpha, 0.001, 0.3, step=0.01, stops=RISKS),
+        delta=number("error budget delta", delta, 0.001, 0.5, step=0.01, stops=RISKS),
+        n=number("examples n", n, 20, 5000, step=10, stops=SIZES),
+        budget=menu("delta is", ["spent on each order", "shared"], "shared"),
+    )

@@ -35,6 +35,7 @@ LESSONS = (
     Lesson(
         "07_polypgen_unet", "How far can a UNet be pruned, and for whose patients does the promise hold?", torch=True
     ),
+    Lesson("08_which_weights", "Which weights, really?", torch=True),
 )
 
 

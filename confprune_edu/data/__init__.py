@@ -18,8 +18,12 @@ from confprune_edu.data.recorded import (
     MNIST_LOSSES as MNIST_LOSSES,
     POLYP_FAMILIES as POLYP_FAMILIES,
     POLYP_LOSSES as POLYP_LOSSES,
+    POLYP_ORDERS as POLYP_ORDERS,
+    TUNED as TUNED,
     classifier_losses as classifier_losses,
     mnist_losses as mnist_losses,
     polyp_losses as polyp_losses,
+    polyp_orders as polyp_orders,
+    tuned_losses as tuned_losses,
 )
 from confprune_edu.data.words import cmudict as cmudict, spell as spell, words5k as words5k

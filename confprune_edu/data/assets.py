@@ -20,13 +20,15 @@ CHECKSUMS = {
     "words-gru.safetensors": (155102, "89631dc775e6a053c13bb947aaf747916bc3c5a9daccbe15b588a6e3bb19f605"),
     "words-transformer.safetensors": (211150, "748c6b3db9fb291590252066a809f7c6786d008e2ac71cd8ea6857b0316a9f4b"),
     "polyp-unet.safetensors": (2281842, "4d73d98bfea98daea975c755cae31b6370f7b8b1203d92e4b0a654b35a11409e"),
-    "mnist-mlp-losses.npz": (193604, "317b81c6a348011ed81d49829857ebde5e124201bd72ce6934c3c327fb8b5d49"),
-    "mnist-cnn-losses.npz": (66017, "777841cfb14bed2c34b0131810613c4a318f8dd16419a8fc7795eede27397acb"),
-    "mnist-vit-losses.npz": (119082, "9c15ac159cb487988c5ab7f3ecec73905fbf661260fb9841ed7d04e63d9d0949"),
-    "mnist-gru-losses.npz": (191517, "4b875c66126aacd7082dd2942b48091962f2bb02a8f18f1362880013c659aaef"),
-    "words-gru-losses.npz": (93983, "37a992f7875109148ea20d9589a5bdeb299a9d00ce649a87542c28c9f2f30781"),
-    "words-transformer-losses.npz": (157786, "e53199f0f6ca4fe84d175dabeccbf976617aa8cbbb6cc6b584be30a8513155d2"),
+    "mnist-mlp-losses.npz": (210753, "e74b3abea77840719a2ed48d3d1c6f1a4ff04bf07ea082491a980e886ad68ea2"),
+    "mnist-cnn-losses.npz": (80852, "9409b521dbd0401d749adfe9edd40adf53e77624dca1a42b7f9f0ab9eeb03015"),
+    "mnist-vit-losses.npz": (156466, "4ee19c4efb01ba9fea82c93afd31c0ee50c1990c04f1e3bbc095c452d9e9e002"),
+    "mnist-gru-losses.npz": (226814, "bf1ea0818c699267727ef58c2f4aa3c80f59b6e38ecf42c6dc0108584901401e"),
+    "words-gru-losses.npz": (123933, "918b262f19b454ec29ee66e13ac4325c447f24061f57ae60a3b6b7998d77d756"),
+    "words-transformer-losses.npz": (191215, "a4b4ac913160eca258700ed0c741d5ffff846d45568ee2b79a4390e75c91a988"),
+    "tuned-losses.npz": (1664, "39e3c39cdc16d0203362e60b23b4d1867b101ce2a5377e38c18ab7ee03b46821"),
     "polyp-losses.npz": (508892, "6c8e6ea5c25d49ceb2019d7ac64dc6d8d03784b68bca3cda83f61e7850a8d866"),
+    "polyp-orders.npz": (11941, "5bf99b1e1726bb4dc9d5c5cd9b2e5539c71ee1bcdf30a939e42e25900e5ed4db"),
 }
 
 

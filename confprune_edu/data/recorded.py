@@ -12,12 +12,12 @@ _ORDERS = ("magnitude", "layerwise", "lamp", "fisher", "snip", "random")
 
 # of each classifier; `pruning.wanda` knows linear and convolution layers alone
 CLASSIFIER_FAMILIES: dict[str, tuple[str, ...]] = {
-    "mnist-mlp": (*_ORDERS, "wanda"),
-    "mnist-cnn": ("magnitude", "lamp", "fisher", "wanda"),
-    "mnist-vit": ("magnitude", "lamp", "fisher"),
-    "mnist-gru": ("magnitude", "layerwise", "lamp", "fisher", "snip"),
-    "words-gru": ("magnitude", "lamp", "fisher"),
-    "words-transformer": ("magnitude", "layerwise", "lamp", "fisher"),
+    "mnist-mlp": (*_ORDERS, "wanda", "product"),
+    "mnist-cnn": ("magnitude", "lamp", "fisher", "wanda", "product"),
+    "mnist-vit": ("magnitude", "lamp", "fisher", "product"),
+    "mnist-gru": ("magnitude", "layerwise", "lamp", "fisher", "snip", "product"),
+    "words-gru": ("magnitude", "lamp", "fisher", "product"),
+    "words-transformer": ("magnitude", "layerwise", "lamp", "fisher", "product"),
 }
 
 CLASSIFIERS = tuple(CLASSIFIER_FAMILIES)
@@ -40,8 +40,8 @@ def classifier_losses(
         "degradation" (the full network was right, the pruned one is wrong), "error" or "disagreement", see `losses`.
     family : str
         One of `CLASSIFIER_FAMILIES[network]`, the criteria of `pruning` over all prunable weights: "magnitude",
-        "layerwise", "lamp", "fisher", "snip", "random" (seed 0), "wanda". Those that look at data saw 1,000 training
-        examples.
+        "layerwise", "lamp", "fisher", "snip", "random" (seed 0), "wanda", or "product" (LAMP times Fisher). Those that
+        look at data saw 1,000 training examples.
 
     Returns
     -------
@@ -76,6 +76,23 @@ def mnist_losses(loss: str = "degradation") -> tuple[NDArray[np.bool_], NDArray[
     return classifier_losses("mnist-mlp", loss)
 
 
+TUNED = ("mnist-gru", "mnist-vit")
+
+
+def tuned_losses(network: str = "mnist-vit") -> tuple[NDArray[np.bool_], NDArray[np.float64]]:
+    """`classifier_losses` where each pruned network was then trained for 200 steps: degradation, at a few ratios.
+
+    Pruned in the order "product", trained on 50,000 digits that the network had learned, none of them in `mnist5k`.
+
+    >>> losses, ratios = tuned_losses("mnist-gru")
+    >>> losses.shape, ratios.tolist()
+    ((5000, 4), [0.7, 0.8, 0.85, 0.9])
+    """
+    _checks.choice(network, "network", TUNED)
+    with read_arrays("tuned-losses.npz") as stored:
+        return np.unpackbits(stored[network], axis=0).astype(bool), stored["ratios"]
+
+
 POLYP_LOSSES = (
     "one_minus_iou",
     "one_minus_dice",
@@ -102,6 +119,8 @@ class PolypLosses:
         Centre 1..6; frames with one group number come from one video (or from neighbouring frame numbers).
     names : tuple of str, length n
         File names in PolypGen.
+    zeros : float64 array, shape (layers, m), or None
+        Share of each layer's weights at zero, from input to output, where it was recorded.
     """
 
     losses: np.ndarray
@@ -109,6 +128,7 @@ class PolypLosses:
     centre: np.ndarray
     group: np.ndarray
     names: tuple[str, ...]
+    zeros: np.ndarray | None = None
 
 
 def polyp_losses(loss: str = "one_minus_dice", family: str = "magnitude") -> PolypLosses:
@@ -148,4 +168,46 @@ def polyp_losses(loss: str = "one_minus_dice", family: str = "magnitude") -> Pol
             centre=stored["centre"].astype(np.int64),
             group=stored["group"].astype(np.int64),
             names=tuple(stored["names"].tolist()),
+        )
+
+
+POLYP_ORDERS = ("magnitude", "layerwise", "lamp", "wanda", "fisher", "snip", "fine-tuned")
+
+
+def polyp_orders(order: str = "lamp") -> PolypLosses:
+    """`dice_degradation` of the shipped UNet under several orders of its weights, the batch norms estimated anew.
+
+    Recorded on at most two frames of each video of the centres C1 to C5: one loss a video needs no more.
+
+    Parameters
+    ----------
+    order : str
+        A criterion of `pruning`: "magnitude", "layerwise", "lamp", "wanda", "fisher", "snip"; or "fine-tuned": pruned
+        by LAMP and trained a little, at the last ratio alone. What looks at data saw frames that
+        the network was trained on.
+
+    Returns
+    -------
+    PolypLosses
+
+    Raises
+    ------
+    FileNotFoundError, ValueError
+        Another order; a shipped file is missing or damaged, see `read_asset`.
+
+    >>> recorded = polyp_orders("lamp")
+    >>> recorded.losses.shape, len(set(recorded.group)), sorted(set(recorded.centre.tolist()))
+    ((207, 4), 123, [1, 2, 3, 4, 5])
+    """
+    _checks.choice(order, "order", POLYP_ORDERS)
+    frames = polyp_losses("dice_degradation")
+    with read_arrays("polyp-orders.npz") as stored:
+        rows = stored["rows"]
+        return PolypLosses(
+            losses=stored[order].astype(np.float64),
+            ratios=stored[f"{order}/ratios"],
+            centre=frames.centre[rows],
+            group=frames.group[rows],
+            names=tuple(frames.names[i] for i in rows),
+            zeros=stored[f"{order}/zeros"].astype(np.float64),
         )

@@ -59,3 +59,8 @@ from confprune_edu.exercises.lesson_07 import (
     mask_loss as mask_loss,
     video_means as video_means,
 )
+from confprune_edu.exercises.lesson_08 import (
+    best_order as best_order,
+    lamp_scores as lamp_scores,
+    peeking_steps as peeking_steps,
+)

@@ -7,6 +7,7 @@
 import argparse
 from collections.abc import Callable
 from functools import partial
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ from torch.optim.swa_utils import update_bn
 from confprune_edu import data, evaluation, losses, pruning
 from confprune_edu.data.assets import size_and_checksum
 from confprune_edu.models.networks import NETWORKS, load
-from confprune_edu.models.training import quality_by_centre, train_classifier, train_polyp_unet, trained_on
+from confprune_edu.models.training import mask_loss, quality_by_centre, train_classifier, train_polyp_unet, trained_on
 
 
 def _digits(options):
@@ -111,7 +112,30 @@ def _orders(model, learned):
         "snip": partial(pruning.snip, model, learned, cross_entropy),
         "wanda": partial(pruning.wanda, model, learned[0]),
         "random": partial(pruning.random, model, seed=0),
+        "product": lambda: product(pruning.lamp(model), pruning.fisher(model, learned, cross_entropy)),
     }
+
+
+def product(one, other):
+    """A score that is large where both are: neither LAMP nor Fisher alone goes as far on a transformer."""
+    return {name: one[name] * other[name] for name in one}
+
+
+TUNED_RATIOS = np.array([0.7, 0.8, 0.85, 0.9])
+
+
+def _tuned_losses(options):
+    """The arrays of tuned-losses.npz: NAME, degradation after pruning and a little training, packed (625, m)."""
+    (images, labels), _ = _digits(options)
+    batches = list(zip(images[1000:51000].split(250), labels[1000:51000].split(250), strict=True))
+    tune = pruning.fine_tune(batches, cross_entropy, steps=200)
+    stored = {"ratios": TUNED_RATIOS}
+    for name in data.TUNED:
+        scores = _orders(load(name), (images[:1000], labels[:1000]))["product"]()
+        how: dict[str, Any] = {"scores": scores, "finish": tune}
+        table = evaluation.loss_table(load(name), data.mnist5k(), TUNED_RATIOS, losses.degradation, **how)
+        stored[name] = np.packbits(table, axis=0)
+    return stored
 
 
 POLYP_RATIOS = np.arange(50) / 50  # of the recorded losses on frames
@@ -141,6 +165,83 @@ def _polyp_losses(options):
     }
 
 
+ORDER_RATIOS = np.arange(4, 8) / 10  # of the recorded orders of the UNet's weights
+STEPS = 80  # of training
+
+
+def _polyp_orders(options):
+    """The arrays of polyp-orders.npz: FAMILY, `dice_degradation` float16 (n, m), its ratios and zeros by layer (L, m).
+
+    One loss a video needs few frames: at most two of each video of C1 to C5, the `rows` of polyp-losses.npz.
+    """
+    model = load("polyp-unet").to(memory_format=torch.channels_last)  # 8 frames at a time, a third of the time
+    frames = data.polypgen(options.data_root)
+    known = trained_on(frames)
+    learned, unseen = frames[known], frames[~known]
+    rows = two_of_each(unseen.group, unseen.centre < 6)
+    images, masks = unseen.images[rows], unseen.masks[rows]
+    wake = pruning.batch_norm(model, learned.images[::8].split(8))
+    families = {
+        name: pruning.family(model, ORDER_RATIOS, scores, wake) for name, scores in _polyp_scores(model, learned)
+    }
+    families["fine-tuned"] = _tuned(model, learned.images, wake)  # at the last ratio alone
+    full, stored = _logits(model, images), {"rows": rows.astype(np.int16)}
+    for name, networks in families.items():
+        columns, zeros = [], []
+        for network in networks:
+            columns.append(losses.dice_degradation(_logits(network, images), full, masks).numpy())
+            zeros.append([float((w == 0).float().mean()) for w in pruning.prunable(network).values()])
+        stored |= {name: half_up(np.array(columns).T), f"{name}/zeros": np.array(zeros, dtype=np.float16).T}
+        stored[f"{name}/ratios"] = ORDER_RATIOS[-len(columns) :]
+    return stored
+
+
+def two_of_each(group, among):
+    """Rows of the mask `among`, at most two of each group, a third of the way from either end."""
+    chosen = []
+    for video in np.unique(group[among]):
+        rows = np.flatnonzero(among & (group == video))
+        chosen += [rows[len(rows) // 3], rows[2 * len(rows) // 3]] if len(rows) > 2 else [*rows]
+    return np.sort(chosen)
+
+
+def _logits(network, images):
+    with torch.inference_mode():
+        return torch.cat([network(some) for some in images.split(8)])
+
+
+def _polyp_scores(model, learned):
+    """The orders that `data.POLYP_ORDERS` names; three of them look at a few frames that the network learned."""
+    few = learned.images[::16], learned.masks[::16].float()
+    yield "magnitude", pruning.magnitude(model)
+    yield "layerwise", pruning.layerwise(model)
+    yield "lamp", pruning.lamp(model)
+    yield "wanda", pruning.wanda(model, learned.images[::32])
+    yield "fisher", pruning.fisher(model, few, mask_loss)
+    yield "snip", pruning.snip(model, few, mask_loss)
+
+
+def _tuned(model, images, wake):
+    """Pruned by LAMP to the last ratio, then trained a little towards the full network's masks of training frames."""
+    batches = list(islice(_flipped(images, _logits(model, images).sigmoid()), STEPS))
+    tune = pruning.fine_tune(batches, mask_loss, steps=STEPS, learning_rate=5e-5)
+    network = pruning.prune(model, ORDER_RATIOS[-1], pruning.lamp(model))
+    tune(network)
+    wake(network)
+    yield network
+
+
+def _flipped(images, taught):
+    """Frames in random order, 8 at a time, in a random orientation, with what is to be learned of them."""
+    generator = torch.Generator().manual_seed(0)
+    for some in torch.randperm(len(images), generator=generator).split(8):
+        batch = images[some], taught[some]
+        for side in (2, 3):
+            if torch.rand((), generator=generator) < 0.5:
+                batch = tuple(part.flip(side) for part in batch)
+        yield batch
+
+
 def _polyp_loss(name):
     """The loss that `data.POLYP_LOSSES` calls by this name; "_to_full" compares with the full network's mask."""
     loss, to_full, _ = name.partition("_to_full")
@@ -161,7 +262,9 @@ def half_up(table):
 # options of the command -> arrays to store
 RECORDS: dict[str, Callable] = {
     **{f"{name}-losses": partial(_classifier_losses, name) for name in CLASSIFIERS},
+    "tuned-losses": _tuned_losses,
     "polyp-losses": _polyp_losses,
+    "polyp-orders": _polyp_orders,
 }
 
 

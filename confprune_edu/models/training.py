@@ -82,7 +82,7 @@ def train_polyp_unet(
                 optimizer.zero_grad()
                 with torch.autocast("cpu", dtype=torch.bfloat16):
                     logits = model(images.contiguous(memory_format=torch.channels_last))
-                _mask_loss(logits.float(), masks.float()).backward()
+                mask_loss(logits.float(), masks.float()).backward()
                 optimizer.step()
                 schedule.step()
             if report:
@@ -109,7 +109,7 @@ def _augmentation() -> Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]:
     return lambda image, mask: change(Image(image), Mask(mask))
 
 
-def _mask_loss(logits: Tensor, masks: Tensor) -> Tensor:
+def mask_loss(logits: Tensor, masks: Tensor) -> Tensor:
     """Cross-entropy of the pixels plus 1 - Dice of each frame, so that small polyps and empty frames count as much."""
     inside = logits.sigmoid()
     both, either = (inside * masks).sum(dim=(1, 2, 3)), (inside + masks).sum(dim=(1, 2, 3))

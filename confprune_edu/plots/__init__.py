@@ -58,6 +58,11 @@ from confprune_edu.plots.lesson_07 import (
     overlays as overlays,
     variance_shares as variance_shares,
 )
+from confprune_edu.plots.lesson_08 import (
+    orders_compared as orders_compared,
+    ratios_by_order as ratios_by_order,
+    seconds_and_risk as seconds_and_risk,
+)
 from confprune_edu.plots.picture import Picture as Picture
 from confprune_edu.plots.results import (
     certificate as certificate,

@@ -28,7 +28,7 @@ from confprune_edu.pruning.families import (
     channels_removed as channels_removed,
     member as member,
 )
-from confprune_edu.pruning.finishes import fine_tune as fine_tune, keep_zeros as keep_zeros
+from confprune_edu.pruning.finishes import batch_norm as batch_norm, fine_tune as fine_tune, keep_zeros as keep_zeros
 from confprune_edu.pruning.scores import (
     fisher as fisher,
     lamp as lamp,

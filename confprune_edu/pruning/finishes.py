@@ -4,12 +4,14 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 import torch
+import torch.optim.swa_utils
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
 from confprune_edu import _checks
-from confprune_edu.pruning.copies import Finish
+from confprune_edu.pruning.copies import Finish, twin
 from confprune_edu.pruning.criteria import Weights, some
+from confprune_edu.pruning.state import same_random_state
 
 
 def keep_zeros(model: nn.Module, weights: Weights | None = None) -> list[RemovableHandle]:
@@ -94,6 +96,59 @@ def fine_tune(
         model.eval()
 
     return tuned
+
+
+def batch_norm(model: nn.Module, batches: Iterable[Any]) -> Finish:
+    """A `finish` that corrects the statistics of batch norms by as much as pruning has changed them.
+
+    A pruned layer puts out less, and its batch norm goes on dividing by the old spread. Statistics estimated anew
+    (torch.optim.swa_utils.update_bn) mend that, but change the outputs where nothing is pruned, too: those of training
+    were estimated otherwise. Here both networks are measured on the same batches, and only the change counts.
+
+    Parameters
+    ----------
+    model : torch.nn.Module
+        The full network, left as it is.
+    batches : list or DataLoader of inputs, or of (inputs, ...)
+        Training data, a hundred examples or more; never calibration examples.
+
+    Returns
+    -------
+    callable, to be given as `finish=`
+
+    >>> full = nn.Sequential(nn.Linear(1, 1, bias=False), nn.BatchNorm1d(1)).eval()
+    >>> weaker, x = twin(full), torch.tensor([[1.0], [2.0], [4.0]])
+    >>> weaker[0].weight.data *= 0.1
+    >>> batch_norm(full, [x])(weaker)
+    >>> torch.allclose(weaker(x), full(x), atol=1e-3)
+    True
+    """
+    kept = [(norm.running_mean, norm.running_var + norm.eps) for norm in _norms(model)]
+    with same_random_state():
+        before = _measured(twin(model), batches)
+
+    def corrected(pruned: nn.Module) -> None:
+        after = _measured(pruned, batches)
+        for norm, (mean, var), (mean0, var0), (mean1, var1) in zip(_norms(pruned), kept, before, after, strict=True):
+            change = var1 / var0
+            norm.running_mean.copy_(mean1 + (mean - mean0) * change.sqrt())
+            norm.running_var.copy_(var * change - norm.eps)
+
+    return corrected
+
+
+def _norms(model: nn.Module) -> list[Any]:
+    """The batch norms that keep statistics."""
+    norms = [m for m in model.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm) and m.running_var is not None]
+    if not norms:
+        raise ValueError("batch_norm needs a model with batch norms that keep statistics")
+    return norms
+
+
+def _measured(model: nn.Module, batches: Iterable[Any]) -> list[tuple[Tensor, Tensor]]:
+    """Mean and variance (plus eps) of what comes into each batch norm of the model, whose statistics they become."""
+    torch.optim.swa_utils.update_bn(batches, model)
+    return [(norm.running_mean.clone(), norm.running_var + norm.eps) for norm in _norms(model)]
 
 
 def _again(batches: Iterable[Any]) -> Iterable[Any]:

@@ -267,3 +267,45 @@ def test_a_finish_that_goes_on_elsewhere_each_time_is_refused():
     finish = pruning.fine_tune(batches, functional.cross_entropy, steps=3)
     with pytest.raises(ValueError, match=r"^finish gives another network each time"):
         loss_table(network(), inputs, [0.1, 0.5], disagreement, finish=finish, progress=False)
+
+
+# Batch norms corrected
+
+
+def normed(seed=0):
+    torch.manual_seed(seed)
+    model = nn.Sequential(nn.Conv2d(1, 4, 3), nn.BatchNorm2d(4), nn.ReLU(), nn.Conv2d(4, 2, 3), nn.BatchNorm2d(2))
+    for norm in (model[1], model[4]):  # as training with other examples may have left them
+        norm.running_mean.uniform_(-1, 1)
+        norm.running_var.uniform_(0.5, 2)
+    return model.eval()
+
+
+def test_corrected_batch_norms_change_nothing_where_nothing_was_pruned():
+    model, images = normed(), torch.rand(32, 1, 8, 8)
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    finish = pruning.batch_norm(model, images.split(8))
+    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+    same = pruning.twin(model)
+    finish(same)
+    assert not same.training and torch.allclose(same(images), model(images), atol=1e-5)
+    anew = pruning.twin(model)
+    torch.optim.swa_utils.update_bn(images.split(8), anew)
+    assert not torch.allclose(anew(images), model(images), atol=1e-2)  # statistics anew do change something
+
+
+def test_corrected_batch_norms_undo_what_a_layer_lost_in_scale_and_offset():
+    model, images = normed(), torch.rand(32, 1, 8, 8)
+    finish = pruning.batch_norm(model, images.split(8))
+    faint = pruning.twin(model)
+    with torch.no_grad():
+        faint[0].weight.mul_(0.5)
+        faint[0].bias.mul_(0.5).add_(3)
+    assert not torch.allclose(faint(images), model(images), atol=1e-1)
+    finish(faint)
+    assert torch.allclose(faint(images), model(images), atol=1e-3)  # eps is left in the variance
+
+
+def test_corrected_batch_norms_need_batch_norms():
+    with pytest.raises(ValueError, match="batch norms that keep statistics"):
+        pruning.batch_norm(nn.Linear(2, 1), [torch.ones(2, 2)])

@@ -111,6 +111,8 @@ EXTREMES = [
     ),
     ("07_polypgen_unet", {"alpha": 0.001, "loss": "one_minus_iou", "n_frames": 4, "trials": 20}, "nothing certified"),
     ("07_polypgen_unet", {"alpha": 0.4, "p_value": "tight", "n_frames": 12, "trials": 20, "seed": 1}, "certified"),
+    ("08_which_weights", {"alpha": 0.001, "n_calibration": 50, "network": "mnist-mlp", "trials": 20}, "as it is none"),
+    ("08_which_weights", {"alpha": 0.2, "network": "words-gru", "n_calibration": 1000, "seed": 1}, "with fewer units"),
 ]
 
 
