@@ -179,12 +179,14 @@ def partial_copy(target: Path) -> "NotebookNode":
 
 
 def headline(executed: "NotebookNode") -> str:
-    """The text of the last output of the last cell tagged `headline`, on one line; empty if there is none."""
+    """What the last cell tagged `headline` prints or shows last, on one line; empty if there is none."""
     tagged = [cell for cell in code_cells(executed) if "headline" in cell.metadata.get("tags", [])]
     if not tagged or not tagged[-1].outputs:
         return ""
-    output = tagged[-1].outputs[-1]
-    return " ".join(output.get("text", output.get("data", {}).get("text/plain", "")).split())
+    *before, last = tagged[-1].outputs
+    if last.output_type == "stream":  # on a busy machine what a cell prints comes in pieces
+        return " ".join("".join(output.text for output in [*before, last] if "text" in output).split())
+    return " ".join(last.get("data", {}).get("text/plain", "").split())
 
 
 def cell_failure(executed: "NotebookNode", error: Exception) -> str:

@@ -154,6 +154,12 @@ def test_headline_is_empty_without_the_tag_and_the_last_output_with_it(whole):
     assert whole.rows["06_big"][2] == "42"
 
 
+def test_a_headline_that_came_in_pieces_is_put_together():
+    cell = code("print()", "headline")
+    cell.outputs = [new_output("stream", name="stdout", text=text) for text in ("0.68 certified", "\n", "of all", "\n")]
+    assert runner.headline(new_notebook(cells=[cell])) == "0.68 certified of all"
+
+
 def test_run_stores_figures_whatever_mplbackend_says(whole):
     outputs = nbformat.read(whole.out / "03_figure.ipynb", 4).cells[0].outputs
     assert ["image/png" in output.get("data", {}) for output in outputs].count(True) == 1
