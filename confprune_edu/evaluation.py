@@ -80,7 +80,9 @@ def loss_table(
     executor : concurrent.futures.Executor, optional
         Threads, processes, a Dask cluster (`Client(...).get_executor()`) or MPI (`mpi4py.futures`) to work on: tensors
         or arrays are cut by examples, and the model travels once with each piece. Where networks or losses draw random
-        numbers, or with `finish`, take processes: threads share one random state.
+        numbers or keep something outside of themselves (what a hook stores), or with `finish`, take processes, as
+        threads share all of that. `ThreadPoolExecutor(2, initializer=torch.set_num_threads, initargs=(1,))` keeps
+        threads from waiting for one another.
     out : str or Path, optional
         File (.npy) that holds the table, for tables larger than memory; returned as a memory-mapped array. It appears
         when the table is complete: until then it ends in `.part`. To replace a file, delete it first.

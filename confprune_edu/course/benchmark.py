@@ -14,6 +14,7 @@ import platform
 import statistics
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -165,41 +166,19 @@ def growth_ways(n: int, m: int) -> Ways:
     }
 
 
-class Tokens(nn.Module):
-    """A network over token ids: an embedding, `core`, and a linear layer on the mean over positions."""
-
-    def __init__(self, core: nn.Module, width: int, out: int) -> None:
-        super().__init__()
-        self.table, self.core, self.last = nn.Embedding(1000, width), core, nn.Linear(out, 5)
-
-    def forward(self, ids: Tensor) -> Any:
-        hidden = self.core(self.table(ids))
-        return self.last((hidden[0] if isinstance(hidden, tuple) else hidden).mean(1))
-
-
-def subject(kind: str, n: int) -> tuple[nn.Module, Any, losses.Loss]:
-    """A network, `n` examples and a loss: what is shipped, or what is drawn."""
-    if kind == "MLP":
-        return models.load("mnist-mlp"), tuple(part[:n] for part in data.mnist5k()), losses.error
-    if kind == "UNet":
+def subject(name: str, n: int) -> tuple[nn.Module, Any, losses.Loss]:
+    """A shipped network, `n` examples and a loss."""
+    model = models.load(name)
+    if name == "polyp-unet":
         frames = data.phantom_polyps(n, seed=0, size=64)
-        return models.load("polyp-unet"), (frames.images, frames.masks), losses.one_minus_dice
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
-        convolutions = [nn.Conv2d(1, 16, 3), nn.ReLU(), nn.MaxPool2d(2), nn.Conv2d(16, 32, 3), nn.ReLU()]
-        encoder = nn.TransformerEncoderLayer(64, 4, 128, batch_first=True)
-        drawn = {
-            "CNN": lambda: nn.Sequential(*convolutions, nn.MaxPool2d(2), nn.Flatten(), nn.Linear(800, 10)),
-            "GRU": lambda: Tokens(nn.GRU(32, 64, batch_first=True), 32, 64),
-            "Transformer": lambda: Tokens(nn.TransformerEncoder(encoder, 2, enable_nested_tensor=False), 64, 64),
-        }
-        inputs = torch.rand(n, 1, 28, 28) if kind == "CNN" else torch.randint(0, 1000, (n, 40))
-        return drawn[kind](), inputs, losses.disagreement
+        return model, (frames.images, frames.masks), losses.one_minus_dice
+    inputs, labels, *_ = data.words5k() if name.startswith("words") else data.mnist5k()
+    return model, (inputs[:n], labels[:n]), losses.error
 
 
-def calibrate_ways(kind: str, n: int, m: int, alpha: float) -> Ways:
+def calibrate_ways(name: str, n: int, m: int, alpha: float) -> Ways:
     """`calibrate`, which may stop at any ratio, and `loss_table` of the same ratios."""
-    model, examples, loss = subject(kind, n)
+    model, examples, loss = subject(name, n)
     grid = np.arange(m) / m
     rule: dict[str, Any] = {"alpha": alpha, "delta": 0.1, "ratios": grid, "progress": False}
 
@@ -217,26 +196,59 @@ def calibrate_ways(kind: str, n: int, m: int, alpha: float) -> Ways:
     }
 
 
-def batch_ways(kind: str, n: int, m: int) -> Ways:
+def batch_ways(name: str, n: int, m: int) -> Ways:
     """The default batch and others."""
-    model, examples, loss = subject(kind, n)
+    model, examples, loss = subject(name, n)
 
     def way(size: int | None) -> Callable[[], Any]:
         grid = np.arange(m) / m
         return lambda: evaluation.loss_table(model, examples, grid, loss, batch_size=size, progress=False)
 
-    return {"default": way(None)} | {f"batches of {size}": way(size) for size in (8, 32, 128, 512)}
+    return {"default": way(None)} | {f"batches of {size}": way(size) for size in (8, 32, 128, 512) if size <= n}
+
+
+def digits_way(model: nn.Module, n: int, grid: NDArray[Any], **options: Any) -> Callable[[], Any]:
+    """`loss_table` of this network on digits."""
+    digits = tuple(part[:n] for part in data.mnist5k())
+    return lambda: evaluation.loss_table(model, digits, grid, losses.error, progress=False, **options)
 
 
 def grid_ways(n: int, m: int) -> Ways:
     """As many ratios, as far apart, from 0 and from 0.2 on."""
-    model, digits, loss = subject("MLP", n)
+    model, steps = models.load("mnist-mlp"), 0.8 * np.arange(m) / m
+    return {f"from {first:g}": digits_way(model, n, first + steps) for first in (0, 0.2)}
 
-    def way(first: float) -> Callable[[], Any]:
-        grid = first + 0.8 * np.arange(m) / m
-        return lambda: evaluation.loss_table(model, digits, grid, loss, progress=False)
 
-    return {"from 0": way(0.0), "from 0.2": way(0.2)}
+def denormal_ways(n: int, m: int) -> Ways:
+    """The shipped network, of whose weights a tenth is denormal, and one that has zeros there."""
+    model = models.load("mnist-mlp")
+    zeros, grid = copy.deepcopy(model), np.arange(m) / m
+    with torch.no_grad():
+        for weight in pruning.prunable(zeros).values():
+            weight[weight.abs() < torch.finfo(weight.dtype).tiny] = 0
+    return {"zeros": digits_way(zeros, n, grid), "denormal": digits_way(model, n, grid)}
+
+
+def thread_ways(n: int, m: int) -> Ways:
+    """One thread, torch's threads, and as many workers of one thread each."""
+    model, grid, threads = models.load("mnist-mlp"), np.arange(m) / m, torch.get_num_threads()
+    table = digits_way(model, n, grid)
+
+    def one_thread() -> Any:
+        torch.set_num_threads(1)
+        try:
+            return table()
+        finally:
+            torch.set_num_threads(threads)
+
+    def workers() -> Any:
+        try:
+            with ThreadPoolExecutor(threads, initializer=torch.set_num_threads, initargs=(1,)) as pool:
+                return digits_way(model, n, grid, executor=pool)()
+        finally:
+            torch.set_num_threads(threads)  # for threads to come
+
+    return {"one thread": one_thread, f"threads of torch: {threads}": table, f"workers: {threads}": workers}
 
 
 def machine() -> str:
@@ -244,29 +256,35 @@ def machine() -> str:
     return f"{platform.machine()}, {cores()} cores, {torch.get_num_threads()} threads, torch {torch.__version__}"
 
 
+BATCHED = ("mnist-mlp", "mnist-cnn", "mnist-gru", "words-gru", "words-transformer")
+
 FULL: Plan = [
     ("MLP: 784-300-100-10, 5,000 digits, 100 ratios", mlp_ways, (5000, 100)),
     ("UNet: 64 x 64, 100 frames, 10 ratios", unet_ways, (64, 100, 10)),
     ("UNet: 128 x 128, 40 frames, 10 ratios", unet_ways, (128, 40, 10)),
     ("Splits: 1,000 of a table 5,000 x 100", splits_ways, (1000,)),
     ("Growth: linear layers 784-width-10", growth_ways, (2000, 50)),
-    ("Calibrate: MLP, 5,000 digits", calibrate_ways, ("MLP", 5000, 100, 0.1)),
-    ("Calibrate: convolutions, 1,000 images", calibrate_ways, ("CNN", 1000, 50, 0.5)),
-    ("Calibrate: GRU, 1,000 texts of 40 tokens", calibrate_ways, ("GRU", 1000, 50, 0.5)),
-    ("Calibrate: transformer, 500 texts of 40 tokens", calibrate_ways, ("Transformer", 500, 50, 0.5)),
-    ("Calibrate: UNet, 64 x 64, 40 frames", calibrate_ways, ("UNet", 40, 20, 0.6)),
-    ("Batches: GRU, 1,000 texts, 10 ratios", batch_ways, ("GRU", 1000, 10)),
-    ("Batches: transformer, 1,000 texts, 10 ratios", batch_ways, ("Transformer", 1000, 10)),
+    ("Calibrate: MLP, 5,000 digits", calibrate_ways, ("mnist-mlp", 5000, 100, 0.1)),
+    ("Calibrate: convolutions, 1,000 digits", calibrate_ways, ("mnist-cnn", 1000, 50, 0.5)),
+    ("Calibrate: GRU, 1,000 digits", calibrate_ways, ("mnist-gru", 1000, 50, 0.5)),
+    ("Calibrate: transformer, 1,000 words", calibrate_ways, ("words-transformer", 1000, 50, 0.5)),
+    ("Calibrate: UNet, 64 x 64, 40 frames", calibrate_ways, ("polyp-unet", 40, 20, 0.6)),
+    *((f"Batches: {name}, 10 ratios", batch_ways, (name, 2560, 10)) for name in BATCHED),
+    ("Batches: polyp-unet, 64 x 64, 64 frames, 3 ratios", batch_ways, ("polyp-unet", 64, 3)),
     ("Grid: 5,000 digits, 100 ratios", grid_ways, (5000, 100)),
+    ("Denormal weights: 5,000 digits, 100 ratios", denormal_ways, (5000, 100)),
+    ("Threads: 5,000 digits, 100 ratios", thread_ways, (5000, 100)),
 ]
 QUICK: Plan = [
     ("MLP: quick", mlp_ways, (200, 5)),
     ("UNet: quick", unet_ways, (32, 6, 2)),
     ("Splits: quick", splits_ways, (20,)),
     ("Growth: quick", growth_ways, (100, 5)),
-    *((f"Calibrate: quick, {kind}", calibrate_ways, (kind, 8, 5, 0.9)) for kind in ("MLP", "CNN", "GRU", "UNet")),
-    ("Batches: quick", batch_ways, ("Transformer", 40, 2)),
+    *((f"Calibrate: quick, {name}", calibrate_ways, (name, 8, 5, 0.9)) for name in (*BATCHED, "polyp-unet")),
+    ("Batches: quick", batch_ways, ("words-transformer", 40, 2)),
     ("Grid: quick", grid_ways, (100, 5)),
+    ("Denormal weights: quick", denormal_ways, (100, 5)),
+    ("Threads: quick", thread_ways, (100, 5)),
 ]
 
 

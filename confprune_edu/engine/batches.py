@@ -16,7 +16,12 @@ from confprune_edu.engine.fingerprint import Fingerprinted
 
 # Numbers in the largest tensor of a batch, the inputs or what an operator gives: with more, memory grows and caches
 # overflow, with much less the calls cost most.
-BATCH_ELEMENTS = 2**20
+BATCH_ELEMENTS = 2**21
+
+LEAST = 8  # examples, if they hold at most twice that: deep layers have little to do for each
+
+# Operators that hold more than they give: queries, keys and values.
+INSIDE = {"aten::_transformer_encoder_layer_fwd": 3, "aten::_native_multi_head_attention": 3}
 
 MOST_EXAMPLES = 1280  # in one batch, however small they are
 
@@ -129,11 +134,11 @@ def fitting(answer: Callable[[Any], Any], data: Any, target: Target | None = Non
             answer(nested.copied(batch.inputs))
         sizes.append([sum(x.numel() for x in nested.tensors(batch.inputs)), *seen.found])
     each = max(more - less for less, more in zip(*sizes, strict=True)) // 2  # what does not grow is a weight
-    return min(max(BATCH_ELEMENTS // max(each, 1), 1), MOST_EXAMPLES)
+    return _examples(each)
 
 
 class Sizes(TorchDispatchMode):
-    """Notes how many numbers the results of each operator inside the block have."""
+    """Notes how many numbers each operator inside the block gives, or holds."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -145,7 +150,8 @@ class Sizes(TorchDispatchMode):
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         result = func(*args, **(kwargs or {}))
-        self.found.append(max((x.numel() for x in nested.tensors(result)), default=0))
+        given = max((x.numel() for x in nested.tensors(result)), default=0)
+        self.found.append(given * INSIDE.get(func._schema.name, 1))
         return result
 
 
@@ -221,7 +227,13 @@ def _fitting(part: Any) -> int:
     """How many examples a batch has by its inputs alone."""
     found = nested.tensors(part)
     each = sum(x.numel() for x in found) // len(found[0])
-    return min(max(BATCH_ELEMENTS // max(each, 1), 1), MOST_EXAMPLES)
+    return _examples(each)
+
+
+def _examples(each: int) -> int:
+    """How many examples a batch has if so many numbers are in the largest tensor of each."""
+    fitting = BATCH_ELEMENTS // max(each, 1)
+    return min(max(fitting, min(LEAST, 2 * fitting), 1), MOST_EXAMPLES)
 
 
 def _split(batch: Any, target: Target | None) -> tuple[Any, Any]:

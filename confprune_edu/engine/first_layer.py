@@ -61,7 +61,7 @@ class FirstLayer:
     def of(self, inputs: Tensor) -> Tensor | None:
         """A copy of the outputs (batch, width); None if these are not the inputs on this batch."""
         on = self.on
-        if on is None or inputs.shape != on.inputs.T.shape or not torch.equal(inputs[:PROBE], on.probe):
+        if on is None or inputs.shape != on.inputs.shape[::-1] or not torch.equal(inputs[:PROBE], on.probe):
             return None
         return on.outputs.clone().T if self.gives_columns else _turned(on.outputs)
 

@@ -24,7 +24,7 @@ def product(inputs: Tensor, weight: Tensor, bias: Tensor | None, columns: bool =
     given = [inputs, weight] if bias is None else [inputs, weight, bias]
     if ONEDNN is None or inputs.shape[1] == 0 or any(tensor.dtype != torch.float32 for tensor in given):
         return functional.linear(inputs, weight, bias)
-    if inputs.T.is_contiguous() and not inputs.is_contiguous():
+    if inputs.stride() == (1, len(inputs)) and not inputs.is_contiguous():  # `inputs.T` would be one operator more
         outputs = ONEDNN(weight.contiguous(), inputs, None, "none", [], "")
         outputs = outputs.T if bias is None else outputs.T.add_(bias)
         return outputs if columns else outputs.contiguous()

@@ -25,6 +25,7 @@ WRITES = (
     "model: it writes to {name}, but not on the first batch: its networks cannot share that, and a loader is read "
     "once; give data as tensors, or finish=lambda network: None, by which each ratio has a copy"
 )
+AUTOCAST = "executor: autocast holds for the thread that entered it, not for workers: enter it in `call` instead"
 CHANGES = (
     "{name} gives another network each time: whatever it draws must come from the global random state of torch, numpy "
     "or python, which is the same at each call; a loader's own generator, or an iterator that goes on, is not"
@@ -243,6 +244,8 @@ def _by_workers(
     options: Options,
 ) -> Iterator[Arrays]:
     """The rows of each piece of the data, evaluated on the executor."""
+    if any(map(torch.is_autocast_enabled, ("cpu", "cuda"))):
+        raise ValueError(AUTOCAST)
     seen, data = (data, data.data) if isinstance(data, Fingerprinted) else (None, data)
     fitting = passes.batch_size(model, data, options, torch.device("cpu"))
     pieces, size = batches.cut(data, fitting, executors.PIECES, options.target)

@@ -91,9 +91,9 @@ class Tokens(nn.Module):
         return self.last(self.table(ids)).mean(1)
 
 
-@pytest.mark.parametrize(("width", "most"), [(2, 1280), (128, 2**20 // (16 * 128)), (2**17, 1)])
+@pytest.mark.parametrize(("width", "most"), [(2, 1280), (128, 2**21 // (16 * 128)), (2**15, 8), (2**17, 2)])
 def test_the_default_batch_is_fitted_to_what_layers_give(width, most):
-    ids, Tokens.batches = torch.randint(0, 50, (40 if most == 1 else 1500, 16)), []
+    ids, Tokens.batches = torch.randint(0, 50, (40 if most < 10 else 1500, 16)), []
     evaluation.loss_table(Tokens(width), ids, [0.5], distance)
     assert Tokens.batches[:2] == [2, 4] and max(Tokens.batches) == max(most, 4)
     assert sum(Tokens.batches[2:]) == 2 * len(ids) and set(Tokens.batches[2:-2]) <= {most, len(ids) % most}
@@ -102,6 +102,13 @@ def test_the_default_batch_is_fitted_to_what_layers_give(width, most):
     evaluation.loss_table(Tokens(width), ids[:32], [0.5], distance)  # few
     evaluation.loss_table(Tokens(width), ids[:40], [0.5], distance, batch_size=20)
     assert Tokens.batches == [20] * 4 + [32] * 2 + [20] * 4
+
+
+def test_the_default_batch_counts_what_attention_holds_inside():
+    layer = nn.TransformerEncoderLayer(64, 2, 8, batch_first=True).eval()  # in eval mode one operator for all of it
+    with torch.inference_mode():
+        found = batches.fitting(layer, torch.rand(40, 64, 64))
+    assert found == 2**21 // (3 * 64 * 64)  # queries, keys and values
 
 
 class Pairs(Dataset):

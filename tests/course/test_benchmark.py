@@ -29,15 +29,23 @@ def test_the_usual_way_gives_the_same_table_of_masks():
     assert table.std() > 0.1
 
 
-@pytest.mark.parametrize("kind", ["MLP", "CNN", "GRU", "Transformer", "UNet"])
-def test_calibrate_and_the_table_it_is_compared_with_evaluate_the_same(kind):
-    first, *others = benchmark.calibrate_ways(kind, 12, 6, 0.6).items()
+@pytest.mark.parametrize("name", [*benchmark.BATCHED, "polyp-unet"])
+def test_calibrate_and_the_table_it_is_compared_with_evaluate_the_same(name):
+    first, *others = benchmark.calibrate_ways(name, 12, 6, 0.6).items()
     table = first[1]()
-    for name, way in others:
+    for how, way in others:
         result = way()
         seen = np.isfinite(result.p_values)
-        assert name != "calibrate" or result.evaluated == table.shape[1]
+        assert how != "calibrate" or result.evaluated == table.shape[1]
         np.testing.assert_allclose(result.loss_means[seen], table.mean(axis=0)[: seen.sum()], atol=1e-6)
+
+
+@pytest.mark.parametrize("ways", [benchmark.denormal_ways, benchmark.thread_ways])
+def test_these_ways_give_one_table_each_time_and_leave_the_threads_alone(ways):
+    threads, (first, *others) = torch.get_num_threads(), ways(300, 6).values()
+    for other in others:
+        np.testing.assert_array_equal(other(), first())
+    assert torch.get_num_threads() == threads
 
 
 def test_all_ways_take_turns_and_the_first_turn_does_not_count():
@@ -67,7 +75,8 @@ def test_the_benchmark_runs(capsys, tmp_path, monkeypatch):
     printed = capsys.readouterr().out
     assert re.search(r"\d+ cores, \d+ threads, torch", printed)
     tables = [title.split(":")[0] for title, *_ in asked if ":" in title]
-    assert tables == ["MLP", "UNet", "UNet", "Splits", "Growth", *["Calibrate"] * 5, "Batches", "Batches", "Grid"]
+    once, last = ["MLP", "UNet", "UNet", "Splits", "Growth"], ["Grid", "Denormal weights", "Threads"]
+    assert tables == [*once, *["Calibrate"] * 5, *["Batches"] * 6, *last]
     assert (tmp_path / "chart.png").read_bytes().startswith(b"\x89PNG")
 
 

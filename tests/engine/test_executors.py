@@ -80,6 +80,29 @@ def test_other_workers_give_the_same_table(pool, request, mlp, digits, local, un
     np.testing.assert_array_equal(tables["a"], local)
 
 
+@pytest.mark.parametrize("workers", [1, 2, 3])
+def test_tables_are_the_same_bit_by_bit_whatever_the_number_of_workers(workers, mlp, digits):
+    some, ratios = digits[0][:420], np.arange(40) / 40
+    want = evaluation.loss_table(mlp, some, ratios, distance, batch_size=60)
+    with ThreadPoolExecutor(workers, initializer=torch.set_num_threads, initargs=(torch.get_num_threads(),)) as pool:
+        got = evaluation.loss_table(mlp, some, ratios, distance, batch_size=60, executor=pool)
+    np.testing.assert_array_equal(got, want)
+
+
+def test_workers_do_not_have_the_autocast_of_this_thread(mlp, digits, threads):
+    with torch.autocast("cpu", torch.bfloat16), pytest.raises(ValueError, match="executor: autocast"):
+        evaluation.loss_table(mlp, digits, RATIOS, losses.error, executor=threads)
+    with torch.autocast("cpu", torch.bfloat16):
+        want = evaluation.loss_table(mlp, digits[0][:60], RATIOS, distance)
+
+    def half(model, inputs):
+        with torch.autocast("cpu", torch.bfloat16):
+            return model(inputs)
+
+    got = evaluation.loss_table(mlp, digits[0][:60], RATIOS, distance, call=half, executor=threads)
+    np.testing.assert_allclose(got, want, atol=1e-2)
+
+
 @pytest.mark.parametrize("pool", ["threads", pytest.param("processes", marks=pytest.mark.long)])
 @pytest.mark.parametrize("procedure", ["fixed_sequence", "holm"])
 def test_other_workers_give_the_same_certificate(pool, procedure, request, mlp, digits):
