@@ -59,7 +59,7 @@ def orders_compared(results: Mapping[str, Any], *, title: str = "") -> draw.Pict
             ax.plot(result.ratio, at, marker=mark, color=look["color"], markersize=9)
     draw.level(ax, alpha, f"alpha = {alpha:.3g}", at=0.02, ha="left")
     ax.set(ylabel="mean loss", ylim=(-0.08 * alpha, 4 * alpha), title=title)
-    draw.ratio_axis(ax, 0)
+    draw.ratio_axis(ax)
     draw.percent(ax, "y")
     ax.legend(loc="upper left", fontsize=9, title="mark: certified up to here")
     ends = ", ".join(f"{name} {'none' if r.ratio is None else f'{r.ratio:g}'}" for name, r in results.items())
@@ -95,6 +95,6 @@ def seconds_and_risk(families: Mapping[str, tuple[ArrayLike, Any]], *, title: st
     ax.set(xlabel="mean loss of the calibration examples", ylabel="time / that of the full network", title=title)
     ax.set(xlim=(-0.05 * alpha, 2.5 * alpha), ylim=(0, None))
     draw.percent(ax, "x")
-    ax.legend(loc="upper right", title="filled: certified")
+    ax.legend(loc="center right", title="filled: certified")
     about = f"Time against mean loss, alpha = {alpha:.3g}. Shortest certified time:"
     return draw.tell(picture, f"{about} {', '.join(notes)}.")
