@@ -71,7 +71,7 @@ def page(certificate: Any) -> str:
         "grid": f"{len(certificate.ratios)} ratios from {certificate.ratios[0]:g} to {certificate.ratios[-1]:g}",
     }
     if plan := about.get("plan"):
-        metrics |= {"plan": plan_sha256(plan)}
+        metrics |= {"plan, fingerprint": plan_sha256(plan)}
         metrics |= {f"plan: {name}": value for name, value in plan.items() if not hasattr(certificate, name)}
     data = {
         "n": f"{certificate.n:,} examples; the guarantee holds if they were fresh and their order fixed before",
