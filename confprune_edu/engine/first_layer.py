@@ -74,7 +74,7 @@ def _update(dense: Tensor, gone: Tensor) -> tuple[Tensor, ...] | None:
     """
     if not 0 < len(gone) <= SPARSE * dense.numel():
         return None
-    starts = torch.arange(len(dense)) * dense.shape[1]
+    gone, starts = gone.long(), torch.arange(len(dense)) * dense.shape[1]
     return gone % dense.shape[1], torch.searchsorted(gone, starts), -dense.flatten()[gone]
 
 

@@ -18,6 +18,8 @@ from confprune_edu.engine.kernels import pass_columns_on, set_forward
 
 LARGE, MANY = 2**16, 1000  # bytes of a tensor and entries of a container that are shared, not copied, until written to
 
+MANY_WEIGHTS = 2**24  # from here on their positions are kept in half the memory, and widened at each use
+
 PLAIN = (str, bytes, int, float, bool, type(None))  # what nobody can write into
 
 
@@ -144,7 +146,7 @@ class Family:
         for step in self.steps[self.reached + 1 : j + 1]:
             for weight, places, gone in zip(self.weights, self.places, step, strict=True):
                 memory = weight.as_strided((weight.numel(),), (1,))
-                memory.index_fill_(0, (gone if places is None else places[gone]).to(weight.device), 0)
+                memory.index_fill_(0, (gone.long() if places is None else places[gone]).to(weight.device), 0)
         self.reached = j
 
 
@@ -208,13 +210,15 @@ def _places(weight: Tensor) -> Tensor | None:
 def _steps(rank: Tensor, grid: NDArray[np.float64], sizes: list[int]) -> list[list[Tensor]]:
     """For each ratio the flat positions, in each weight, that are pruned there and not at the ratio before."""
     starts = np.cumsum([0, *sizes[:-1]])
-    order = np.empty(len(rank), np.int64)
-    order[rank.numpy()] = np.arange(len(rank))
+    order = np.empty(len(rank), np.int32 if MANY_WEIGHTS < len(rank) < 2**31 else np.int64)
+    order[rank.numpy()] = np.arange(len(rank), dtype=order.dtype)
     steps, before = [], 0
     for ratio in grid.tolist():
         zeros = round(ratio * len(rank))
         gone = np.sort(order[before:zeros])
         parts = np.split(gone, np.searchsorted(gone, starts[1:]))
-        steps.append([torch.from_numpy(part - start) for part, start in zip(parts, starts, strict=True)])
+        steps.append(
+            [torch.from_numpy(part - order.dtype.type(start)) for part, start in zip(parts, starts, strict=True)]
+        )
         before = zeros
     return steps

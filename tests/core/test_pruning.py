@@ -15,6 +15,7 @@ from torch.nn.utils import parametrizations, prune as torch_prune
 from torch.utils.flop_counter import FlopCounterMode
 
 from confprune_edu import pruning
+from confprune_edu.pruning import copies
 
 RATIOS = [0, 0.001, 0.1, 0.25, 0.285, 0.29, 0.333, 0.5, 0.57, 0.58, 0.7, 0.75, 0.9, 0.99, 0.999]
 
@@ -598,6 +599,13 @@ def test_order_is_that_of_a_stable_sort(dtype):
     rank = pruning.global_rank(nn.Linear(len(scores), 1), {"weight": scores[None]})
     values = scores.tolist()
     assert rank.argsort().tolist() == sorted(range(len(values)), key=values.__getitem__)  # also stable; -0.0 is 0.0
+
+
+def test_order_of_more_scores_than_are_looked_at_together():
+    scores = torch.randn(copies.CHUNK + 1000, generator=torch.Generator().manual_seed(0)).mul(1000).round()
+    rank = copies.ranks(scores)
+    assert rank.dtype == torch.int32
+    assert torch.equal(rank.long().argsort(), torch.argsort(scores, stable=True))
 
 
 # Which weights, by the caller's word
