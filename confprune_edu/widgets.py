@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from IPython.display import HTML
 
-from confprune_edu import calibration, certificates, data, fwer, plots, pvalues, selective, validation
+from confprune_edu import calibration, certificates, data, fwer, planning, plots, pvalues, selective, validation
 from confprune_edu.controls import explore as explore, is_live as is_live, menu as menu, number as number
 from confprune_edu.selective import procedures
 
@@ -305,4 +305,45 @@ def order_explorer(
         delta=number("error budget delta", delta, 0.001, 0.5, step=0.01, stops=RISKS),
         n=number("examples n", n, 20, 5000, step=10, stops=SIZES),
         budget=menu("delta is", ["spent on each order", "shared"], "shared"),
+    )
+
+
+# Lesson 09
+
+
+def sensitivity_explorer(
+    network: str = "mnist-mlp", alpha: float = 0.05, delta: float = 0.1, n: int = 3000, *, family: str = "magnitude"
+) -> None:
+    """The ratio to expect from a network's risk curve against alpha, and what a stricter promise costs.
+
+    Beside it the certificate from the first n recorded examples, see `plots.sensitivity`. A criterion that was not
+    recorded for a network stands for magnitude.
+    """
+    alphas = np.geomspace(0.005, 0.3, 25)
+
+    def draw(network: str, family: str, alpha: float, delta: float, n: int) -> Any:
+        known = family if family in data.CLASSIFIER_FAMILIES[network] else "magnitude"
+        losses, ratios = data.classifier_losses(network, family=known)
+        expect = functools.partial(planning.expected_ratio, losses.mean(axis=0), ratios, n=n)
+        curves = {
+            f"delta = {d:.3g}": [expect(alpha=a, delta=d) for a in alphas]
+            for d in (min(5 * delta, 0.5), delta, delta / 10)
+        }
+        now = expect(alpha=alpha, delta=delta)
+        costs = {
+            "half of alpha": expect(alpha=alpha / 2, delta=delta) - now,
+            "a tenth of delta": expect(alpha=alpha, delta=delta / 10) - now,
+        }
+        found = calibration.calibrate_losses(losses[:n], ratios, alpha=alpha, delta=delta)
+        picture = plots.sensitivity(alphas, curves, alpha=alpha, delta=delta, gains=costs, ratio=found.ratio or 0.0)
+        picture.alt = f"{network}, {known}, n = {n}. {picture.alt}"
+        return picture
+
+    explore(
+        draw,
+        network=menu("network", list(data.CLASSIFIERS), network),
+        family=menu("criterion", list(data.CLASSIFIER_FAMILIES["mnist-mlp"]), family),
+        alpha=number("tolerated risk alpha", alpha, 0.005, 0.3, step=0.005, stops=RISKS),
+        delta=number("error budget delta", delta, 0.001, 0.5, step=0.01, stops=RISKS),
+        n=number("calibration examples n", n, 20, 5000, step=10, stops=SIZES),
     )

@@ -36,6 +36,7 @@ LESSONS = (
         "07_polypgen_unet", "How far can a UNet be pruned, and for whose patients does the promise hold?", torch=True
     ),
     Lesson("08_which_weights", "Which weights, really?", torch=True),
+    Lesson("09_sensitivity", "How sensitive is the answer to alpha and to delta?", torch=True),
 )
 
 

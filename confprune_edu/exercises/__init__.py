@@ -64,3 +64,8 @@ from confprune_edu.exercises.lesson_08 import (
     lamp_scores as lamp_scores,
     peeking_steps as peeking_steps,
 )
+from confprune_edu.exercises.lesson_09 import (
+    cheap_delta as cheap_delta,
+    costs as costs,
+    read_off as read_off,
+)

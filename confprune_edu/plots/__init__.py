@@ -63,6 +63,14 @@ from confprune_edu.plots.lesson_08 import (
     ratios_by_order as ratios_by_order,
     seconds_and_risk as seconds_and_risk,
 )
+from confprune_edu.plots.lesson_09 import (
+    by_ratio as by_ratio,
+    by_setting as by_setting,
+    margins as margins,
+    predictions as predictions,
+    read_off as read_off,
+    sensitivity as sensitivity,
+)
 from confprune_edu.plots.picture import Picture as Picture
 from confprune_edu.plots.results import (
     certificate as certificate,

@@ -113,6 +113,8 @@ EXTREMES = [
     ("07_polypgen_unet", {"alpha": 0.4, "p_value": "tight", "n_frames": 12, "trials": 20, "seed": 1}, "certified"),
     ("08_which_weights", {"alpha": 0.001, "n_calibration": 50, "network": "mnist-mlp", "trials": 20}, "as it is none"),
     ("08_which_weights", {"alpha": 0.2, "network": "words-gru", "n_calibration": 1000, "seed": 1}, "with fewer units"),
+    ("09_sensitivity", {"alpha": 0.001, "n_calibration": 50, "trials": 20}, "half of alpha costs 0.000 to 0.000"),
+    ("09_sensitivity", {"alpha": 0.3, "delta": 0.4, "n_calibration": 200, "trials": 20, "seed": 3}, "half of alpha"),
 ]
 
 
