@@ -144,6 +144,29 @@ def test_a_changed_tensor_is_refused_by_its_name(file, change):
     assert any(str(refusal.value).startswith(f"{name} ") for name in changed)
 
 
+def test_a_bit_flipped_anywhere_is_refused(file):
+    """But in the entry for other tools, "format", which is no part of what is certified."""
+    whole = file.read_bytes()
+    place = whole.index(b'"format":"pt"')
+    places = set(range(8)) | set(np.random.default_rng(0).integers(len(whole), size=200).tolist())
+    for k in sorted(places - set(range(place, place + 13))):
+        bent = bytearray(whole)
+        bent[k] ^= 1 << (k % 8)
+        file.write_bytes(bent)
+        with pytest.raises(ValueError):
+            certificates.verify(file)
+
+
+def test_the_certificate_of_another_file_is_refused(file, network, result, tmp_path):
+    other = tmp_path / "other"
+    inputs = torch.randn(600, 6, generator=torch.Generator().manual_seed(1))
+    calibrate(network, inputs, disagreement, alpha=0.3, delta=0.1, progress=False).save(other, network)
+    (mine, _), (_, its) = read(file), read(other)
+    safetensors.torch.save_file(mine, other, its)
+    with pytest.raises(ValueError, match=r"^first\.weight has other values"):
+        certificates.verify(other)
+
+
 def edited(file, sign=True, **changes):
     """Write the file's record with other entries; `sign` makes the checksum fit, as a careful forger would."""
     tensors, metadata = read(file)
