@@ -24,7 +24,7 @@ from confprune_edu.records import (
     checked_plan,
     p_value_bounds,
     plan_sha256 as plan_sha256,
-    reader_of,
+    read,
 )
 
 if TYPE_CHECKING:  # torch is imported where a network is at hand: `calibrate_losses` runs without it
@@ -404,7 +404,7 @@ def _read(path: str | Path) -> tuple[Any, dict[str, Tensor]]:
     from confprune_edu import saved
 
     text, tensors = saved.read(Path(path))
-    certificate = reader_of(text).from_json(text)
+    certificate: Any = read(text)
     if certificate.saved is None:
         raise ValueError(f"the certificate in {Path(path).name} names no tensor: it was not written by save")
     return certificate, tensors

@@ -48,12 +48,10 @@ class Record:
     @classmethod
     def from_json(cls, text: str) -> Self:
         """Read the text of `to_json`; TypeError or ValueError names what is wrong with it."""
-        if not isinstance(text, str | bytes):
-            raise TypeError(f"text must be what to_json gave, got {type(text).__name__}")
-        try:
-            record = json.loads(text, object_pairs_hook=_each_once)
-        except (ValueError, RecursionError) as problem:
-            raise ValueError(f"not a calibration record (its text is needed, not a path): {problem}") from None
+        return cls._of(_parsed(text))
+
+    @classmethod
+    def _of(cls, record: Any) -> Self:
         found = (record.get("schema"), record.get("version")) if isinstance(record, dict) else type(record).__name__
         version = VERSIONS[isinstance(record, dict) and record.get("saved") is not None]
         if found != (cls.schema, version):
@@ -126,20 +124,27 @@ class Record:
         return values
 
 
-def reader_of(text: str) -> type[Record]:
-    """The class whose `from_json` reads this record, by its schema; ValueError if there is none.
+def read(text: str) -> Record:
+    """The certificate in the text of any `to_json`, of the class that its schema names; errors as in `from_json`.
 
-    >>> reader_of('{"schema": "confprune_edu.Calibration"}').__name__
-    'Calibration'
+    >>> read('{"schema": "other"}')  # doctest: +ELLIPSIS
+    Traceback (most recent call last):
+    ValueError: no calibration record: its schema is none of ...
     """
-    try:
-        record = json.loads(text)
-    except (ValueError, RecursionError) as problem:
-        raise ValueError(f"not a calibration record: {problem}") from None
+    record = _parsed(text)
     room = ROOMS.get(str(record.get("schema"))) if isinstance(record, dict) else None
     if room is None:
         raise ValueError(f"no calibration record: its schema is none of {', '.join(ROOMS)}")
-    return getattr(import_module(room), record["schema"].rpartition(".")[2])
+    return getattr(import_module(room), record["schema"].rpartition(".")[2])._of(record)
+
+
+def _parsed(text: str) -> Any:
+    if not isinstance(text, str | bytes):
+        raise TypeError(f"text must be what to_json gave, got {type(text).__name__}")
+    try:
+        return json.loads(text, object_pairs_hook=_each_once)
+    except (ValueError, RecursionError) as problem:
+        raise ValueError(f"not a calibration record (its text is needed, not a path): {problem}") from None
 
 
 def plan_sha256(plan: Mapping[str, Any]) -> str:
