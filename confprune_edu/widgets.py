@@ -5,6 +5,7 @@ nbconvert) it draws once, at the defaults, as a plain output of the cell: the fi
 """
 
 import functools
+from collections.abc import Callable, Sequence
 from types import SimpleNamespace
 from typing import Any
 
@@ -346,4 +347,33 @@ def sensitivity_explorer(
         alpha=number("tolerated risk alpha", alpha, 0.005, 0.3, step=0.005, stops=RISKS),
         delta=number("error budget delta", delta, 0.001, 0.5, step=0.01, stops=RISKS),
         n=number("calibration examples n", n, 20, 5000, step=10, stops=SIZES),
+    )
+
+
+# Lesson 10
+
+
+def rule_explorer(
+    play: Callable[[str, str, int, float], tuple[Any, ...]],
+    rules: Sequence[str],
+    networks: Sequence[str],
+    *,
+    n: int = 1000,
+    alpha: float = 0.05,
+) -> None:
+    """What a rule chooses, and how often that is a false claim: see `plots.rule_laws`.
+
+    `play(rule, network, n, alpha)` gives the chosen ratios and their true risks, (trials,) each, first.
+    """
+
+    def draw(rule: str, network: str, n: int, alpha: float) -> Any:
+        ratio, risk, *_ = play(rule, network, n, alpha)
+        return plots.rule_laws(ratio, risk, alpha=alpha, title=f"{rule}: {network}, n = {n:,}")
+
+    explore(
+        draw,
+        rule=menu("rule", list(rules)),
+        network=menu("network", list(networks)),
+        n=number("examples n", n, 20, 10_000, step=10, stops=SIZES),
+        alpha=number("tolerated risk alpha", alpha, 0.01, 0.5, step=0.01, stops=RISKS),
     )

@@ -37,6 +37,7 @@ LESSONS = (
     ),
     Lesson("08_which_weights", "Which weights, really?", torch=True),
     Lesson("09_sensitivity", "How sensitive is the answer to alpha and to delta?", torch=True),
+    Lesson("10_certificate_or_validation", "A certificate, or a validation set?", torch=True),
 )
 
 

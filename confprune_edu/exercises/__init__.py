@@ -69,3 +69,8 @@ from confprune_edu.exercises.lesson_09 import (
     costs as costs,
     read_off as read_off,
 )
+from confprune_edu.exercises.lesson_10 import (
+    exact_end as exact_end,
+    fair_failures as fair_failures,
+    networks_evaluated as networks_evaluated,
+)

@@ -71,6 +71,13 @@ from confprune_edu.plots.lesson_09 import (
     read_off as read_off,
     sensitivity as sensitivity,
 )
+from confprune_edu.plots.lesson_10 import (
+    costs as costs,
+    rates_against_alpha as rates_against_alpha,
+    rule_laws as rule_laws,
+    rule_rates as rule_rates,
+    rules_against_n as rules_against_n,
+)
 from confprune_edu.plots.picture import Picture as Picture
 from confprune_edu.plots.results import (
     certificate as certificate,

@@ -246,6 +246,20 @@ def rate_with_bars(errors: np.ndarray, trials: int) -> tuple[np.ndarray, np.ndar
     return rate, np.array([rate - low, high - rate])
 
 
+def rate_row(ax: Axes, row: int, rate: Any) -> str:
+    """Draw a `validation.ErrorRate` at y = row: its exact 95 % interval, a black line at the share; the note on it.
+
+    Hatched: the exact binomial test against "at most delta" has p < 1e-4, and the note ends with "broken".
+    """
+    _, bars = rate_with_bars(np.array([rate.errors]), rate.trials)
+    low, high = rate.rate - bars[0, 0], rate.rate + bars[1, 0]
+    broken = rate.evidence < 1e-4
+    face, edge, hatch = ("#F6D5C0", COLOURS[1], "////") if broken else ("#7FB5D8", BLUE, None)
+    ax.barh(row, high - low, left=low, height=0.5, color=face, edgecolor=edge, hatch=hatch)
+    ax.vlines(rate.rate, row - 0.34, row + 0.34, color="black", zorder=3)
+    return f"{100 * rate.rate:.1f} % ({100 * low:.1f} to {100 * high:.1f}){', broken' if broken else ''}"
+
+
 def risk_bars(ax: Axes, risk: np.ndarray, beyond: np.ndarray, alpha: float) -> None:
     """The law of a risk, (trials,): bars `beyond` alpha are hatched, risks above 2 alpha go into the last bar.
 

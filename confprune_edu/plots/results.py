@@ -215,15 +215,9 @@ def error_intervals(rates: Mapping[str, Any], *, title: str = "") -> draw.Pictur
     picture, (ax,) = draw.blank(7, 0.9 + 0.38 * len(rates))
     notes, delta = [], next(iter(rates.values())).delta
     for row, (name, rate) in enumerate(rates.items()):
-        _, bars = draw.rate_with_bars(np.array([rate.errors]), rate.trials)
-        low, high = rate.rate - bars[0, 0], rate.rate + bars[1, 0]
-        broken = rate.evidence < 1e-4
-        face, edge, hatch = ("#F6D5C0", draw.COLOURS[1], "////") if broken else ("#7FB5D8", draw.BLUE, None)
-        ax.barh(row, high - low, left=low, height=0.5, color=face, edgecolor=edge, hatch=hatch)
-        ax.vlines(rate.rate, row - 0.34, row + 0.34, color="black", zorder=3)
+        notes.append(f"{name} {draw.rate_row(ax, row, rate)}")
         ax.annotate(f"{rate.rate:.1%}", (1.02, row), xycoords=("axes fraction", "data"), va="center")
-        notes.append(f"{name} {rate.rate:.1%} ({100 * low:.1f} to {100 * high:.1f}){', broken' if broken else ''}")
-    told = "; ".join(notes).replace("%", " %")
+    told = "; ".join(notes)
     ax.set_yticks(range(len(rates)), list(rates))
     ax.set(ylim=(len(rates) - 0.5, -0.9), xlabel="share of repetitions with a false certificate")
     ax.set_title(title if "broken" in told else "No rule is seen to break the promise here")

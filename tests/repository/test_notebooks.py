@@ -115,6 +115,12 @@ EXTREMES = [
     ("08_which_weights", {"alpha": 0.2, "network": "words-gru", "n_calibration": 1000, "seed": 1}, "with fewer units"),
     ("09_sensitivity", {"alpha": 0.001, "n_calibration": 50, "trials": 20}, "half of alpha costs 0.000 to 0.000"),
     ("09_sensitivity", {"alpha": 0.3, "delta": 0.4, "n_calibration": 200, "trials": 20, "seed": 3}, "half of alpha"),
+    ("10_certificate_or_validation", {"alpha": 0.001, "n": 50, "trials": 20, "widest": 100}, "0.0% certified"),
+    (
+        "10_certificate_or_validation",
+        {"alpha": 0.2, "delta": 0.3, "n": 201, "trials": 60, "network": "polyp-unet", "widest": 100, "seed": 1},
+        "certified",
+    ),
 ]
 
 
