@@ -29,6 +29,7 @@ CHECKSUMS = {
     "tuned-losses.npz": (1664, "39e3c39cdc16d0203362e60b23b4d1867b101ce2a5377e38c18ab7ee03b46821"),
     "polyp-losses.npz": (508892, "6c8e6ea5c25d49ceb2019d7ac64dc6d8d03784b68bca3cda83f61e7850a8d866"),
     "polyp-orders.npz": (11941, "5bf99b1e1726bb4dc9d5c5cd9b2e5539c71ee1bcdf30a939e42e25900e5ed4db"),
+    "polyp-channels.npz": (3032, "a4f3a5056e31ac67cb0fc8c69f8f31aeb9987f41248a8778367db014b5074825"),
 }
 
 

@@ -200,14 +200,46 @@ def polyp_orders(order: str = "lamp") -> PolypLosses:
     ((207, 4), 123, [1, 2, 3, 4, 5])
     """
     _checks.choice(order, "order", POLYP_ORDERS)
+    return _of_few_frames("polyp-orders.npz", order)
+
+
+POLYP_CHANNELS = ("one-shot", "trained")
+
+
+def polyp_channels(finish: str = "trained") -> PolypLosses:
+    """`dice_degradation` of the shipped UNet without some of its channels, on the frames of `polyp_orders`.
+
+    Parameters
+    ----------
+    finish : str
+        "one-shot": the statistics of the batch norms are estimated anew; "trained": after 400 steps of training towards
+        the full network's masks. Both looked at frames that the network was trained on.
+
+    Returns
+    -------
+    PolypLosses, whose `ratios` are the shares of channels removed, of every layer but the last.
+
+    Raises
+    ------
+    FileNotFoundError, ValueError
+        Another finish; a shipped file is missing or damaged, see `read_asset`.
+
+    >>> polyp_channels("one-shot").ratios.tolist(), polyp_channels("trained").ratios.tolist()
+    ([0.125, 0.25, 0.375, 0.5], [0.375])
+    """
+    _checks.choice(finish, "finish", POLYP_CHANNELS)
+    return _of_few_frames("polyp-channels.npz", finish)
+
+
+def _of_few_frames(file: str, table: str) -> PolypLosses:
     frames = polyp_losses("dice_degradation")
-    with read_arrays("polyp-orders.npz") as stored:
-        rows = stored["rows"]
+    with read_arrays(file) as stored:
+        rows, zeros = stored["rows"], f"{table}/zeros"
         return PolypLosses(
-            losses=stored[order].astype(np.float64),
-            ratios=stored[f"{order}/ratios"],
+            losses=stored[table].astype(np.float64),
+            ratios=stored[f"{table}/ratios"],
             centre=frames.centre[rows],
             group=frames.group[rows],
             names=tuple(frames.names[i] for i in rows),
-            zeros=stored[f"{order}/zeros"].astype(np.float64),
+            zeros=stored[zeros].astype(np.float64) if zeros in stored else None,
         )

@@ -172,14 +172,9 @@ STEPS = 80  # of training
 def _polyp_orders(options):
     """The arrays of polyp-orders.npz: FAMILY, `dice_degradation` float16 (n, m), its ratios and zeros by layer (L, m).
 
-    One loss a video needs few frames: at most two of each video of C1 to C5, the `rows` of polyp-losses.npz.
+    `rows` are those of polyp-losses.npz, see `_few_frames`.
     """
-    model = load("polyp-unet").to(memory_format=torch.channels_last)  # 8 frames at a time, a third of the time
-    frames = data.polypgen(options.data_root)
-    known = trained_on(frames)
-    learned, unseen = frames[known], frames[~known]
-    rows = two_of_each(unseen.group, unseen.centre < 6)
-    images, masks = unseen.images[rows], unseen.masks[rows]
+    model, learned, (images, masks), rows = _few_frames(options)
     wake = pruning.batch_norm(model, learned.images[::8].split(8))
     families = {
         name: pruning.family(model, ORDER_RATIOS, scores, wake) for name, scores in _polyp_scores(model, learned)
@@ -194,6 +189,45 @@ def _polyp_orders(options):
         stored |= {name: half_up(np.array(columns).T), f"{name}/zeros": np.array(zeros, dtype=np.float16).T}
         stored[f"{name}/ratios"] = ORDER_RATIOS[-len(columns) :]
     return stored
+
+
+TUNING = ((266, 1e-3), (134, 2e-4))  # steps of training, and their learning rate
+CHANNELS = {"one-shot": (0.125, 0.25, 0.375, 0.5), "trained": (0.375,)}  # shares that are removed
+
+
+def _polyp_channels(options):
+    """The arrays of polyp-channels.npz: of each entry of CHANNELS `dice_degradation` float16 (n, m), and its ratios."""
+    model, learned, (images, masks), rows = _few_frames(options)
+    family = pruning.channels_removed(images[:1], keep=["head"])
+    full, taught = _logits(model, images), _logits(model, learned.images).sigmoid()
+    anew = partial(update_bn, learned.images[::8].split(8))
+
+    def trained(network):
+        batches = _flipped(learned.images, taught)
+        for steps, rate in TUNING:
+            pruning.fine_tune(list(islice(batches, steps)), mask_loss, steps=steps, learning_rate=rate)(network)
+        anew(network)
+
+    stored = {"rows": rows.astype(np.int16)}
+    finishes: dict[str, pruning.Finish] = {"one-shot": anew, "trained": trained}
+    for name, finish in finishes.items():
+        networks = (pruning.member(model, ratio, family, finish) for ratio in CHANNELS[name])
+        columns = [losses.dice_degradation(_logits(network, images), full, masks).numpy() for network in networks]
+        stored |= {name: half_up(np.array(columns).T), f"{name}/ratios": np.array(CHANNELS[name])}
+    return stored
+
+
+def _few_frames(options):
+    """The UNet, the frames that it learned from, and few others with their masks and rows in polyp-losses.npz.
+
+    One loss a video needs few frames: at most two of each video of C1 to C5.
+    """
+    model = load("polyp-unet").to(memory_format=torch.channels_last)  # 8 frames at a time, a third of the time
+    frames = data.polypgen(options.data_root)
+    known = trained_on(frames)
+    learned, unseen = frames[known], frames[~known]
+    rows = two_of_each(unseen.group, unseen.centre < 6)
+    return model, learned, (unseen.images[rows], unseen.masks[rows]), rows
 
 
 def two_of_each(group, among):
@@ -232,14 +266,15 @@ def _tuned(model, images, wake):
 
 
 def _flipped(images, taught):
-    """Frames in random order, 8 at a time, in a random orientation, with what is to be learned of them."""
+    """Frames in random order, 8 at a time, in a random orientation, with what is to be learned of them; without end."""
     generator = torch.Generator().manual_seed(0)
-    for some in torch.randperm(len(images), generator=generator).split(8):
-        batch = images[some], taught[some]
-        for side in (2, 3):
-            if torch.rand((), generator=generator) < 0.5:
-                batch = tuple(part.flip(side) for part in batch)
-        yield batch
+    while True:
+        for some in torch.randperm(len(images), generator=generator).split(8):
+            batch = images[some], taught[some]
+            for side in (2, 3):
+                if torch.rand((), generator=generator) < 0.5:
+                    batch = tuple(part.flip(side) for part in batch)
+            yield batch
 
 
 def _polyp_loss(name):
@@ -265,6 +300,7 @@ RECORDS: dict[str, Callable] = {
     "tuned-losses": _tuned_losses,
     "polyp-losses": _polyp_losses,
     "polyp-orders": _polyp_orders,
+    "polyp-channels": _polyp_channels,
 }
 
 

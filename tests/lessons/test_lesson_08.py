@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+import torch
 from answers import right_and_wrong
 
 from confprune_edu import data, models, plots, pruning, pvalues, widgets
@@ -294,6 +295,24 @@ def test_what_the_prose_says_about_the_unet():
     assert found["lamp"] == max(found.values()) == 0.6
     lamp, tuned = data.polyp_orders("lamp"), data.polyp_orders("fine-tuned")
     assert tuned.ratios.tolist() == [0.7] and tuned.losses.mean() > lamp.losses[:, 3].mean() - 0.01
+
+
+def test_what_the_prose_says_about_channels():
+    frames = data.polyp_orders("lamp")
+    reach = {}
+    for finish in data.POLYP_CHANNELS:
+        recorded = data.polyp_channels(finish)
+        assert recorded.names == frames.names and recorded.losses.shape == (207, len(recorded.ratios))
+        reach[finish] = [polyp_certificate(recorded, alpha).ratio for alpha in (0.05, 0.1, 0.15)]
+        assert polyp_certificate(recorded, 0.1).loss_means[0] > 4 * 0.0185  # what 123 videos can certify at 0.05
+    assert reach == {"one-shot": [None, None, 0.125], "trained": [None, None, 0.375]}
+
+
+def test_the_network_that_is_timed_has_the_shape_of_the_one_that_is_certified():
+    unet = models.load("polyp-unet")
+    small = pruning.channels_removed(torch.zeros(1, 3, 32, 32), keep=["head"])(unet, 0.375)
+    thin = models.UNet([10, 20, 40, 80, 120])
+    assert [p.shape for p in small.parameters()] == [p.shape for p in thin.parameters()]
 
 
 def test_what_the_prose_says_about_training():
