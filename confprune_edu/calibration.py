@@ -188,6 +188,12 @@ def calibrate_losses(
     >>> losses = np.repeat([[1, 1, 1], [0, 1, 1], [0, 0, 1], [0, 0, 0]], [1, 4, 5, 90], axis=0)   # 1, 5 and 10 errors
     >>> calibrate_losses(losses, [0.2, 0.5, 0.8], alpha=0.1, delta=0.1).ratio
     0.5
+
+    The first ten examples are a group that is twice as frequent in use, where its failures weigh twice:
+
+    >>> there = np.where(np.arange(100) < 10, 0.2 / 0.1, 0.8 / 0.9)
+    >>> calibrate_losses(losses, [0.2, 0.5, 0.8], alpha=0.1, delta=0.1, importance=there, bound=2.0).ratio
+    0.2
     """
     grid = _checks.ratios(ratios)
     origin: dict[str, Any] = {"knob": knob}
