@@ -5,7 +5,7 @@ nbconvert) it draws once, at the defaults, as a plain output of the cell: the fi
 """
 
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from types import SimpleNamespace
 from typing import Any
 
@@ -376,4 +376,47 @@ def rule_explorer(
         network=menu("network", list(networks)),
         n=number("examples n", n, 20, 10_000, step=10, stops=SIZES),
         alpha=number("tolerated risk alpha", alpha, 0.01, 0.5, step=0.01, stops=RISKS),
+    )
+
+
+# Lesson 11
+
+
+def shift_explorer(
+    shifted: Mapping[str, Sequence[Mapping[str, Any]]],
+    ratios: Any,
+    *,
+    alpha: float = 0.05,
+    delta: float = 0.1,
+    n: int = 1000,
+    trials: int = 1000,
+    seed: int = 0,
+) -> None:
+    """What becomes of certificates from home when the world shifts, see `plots.home_and_there`.
+
+    `shifted[shift]` is a list of tables (examples, m) by loss, the first at home, then with growing strength. The table
+    at home is the population: `trials` calibrations on n of its rows, drawn with replacement, are kept for each loss
+    and alpha.
+    """
+    ratios, longest = np.asarray(ratios), min(map(len, shifted.values())) - 1
+    home = next(iter(shifted.values()))[0]
+
+    @functools.cache
+    def certified(loss: str, alpha: float) -> Any:
+        rule: dict[str, Any] = {"alpha": alpha, "delta": delta, "trials": trials, "seed": seed, "replace": True}
+        found = validation.repeated_splits(home[loss], ratios, n_calibration=n, **rule).ratio
+        return np.nan_to_num(found, nan=-1)[:, None] == ratios  # (trials, m): the largest certified ratio
+
+    def draw(shift: str, strength: int, loss: str, alpha: float) -> Any:
+        largest, there = certified(loss, alpha), shifted[shift][strength][loss].mean(axis=0)
+        false = largest & (np.maximum.accumulate(there) > alpha)  # a sequence certifies all ratios before it, too
+        risks = home[loss].mean(axis=0), there
+        return plots.home_and_there(ratios, *risks, largest.mean(axis=0), alpha=alpha, false=false.any(axis=1).mean())
+
+    explore(
+        draw,
+        shift=menu("shift", list(shifted)),
+        strength=number("strength (0: none)", min(2, longest), 0, longest, step=1),
+        loss=menu("loss", list(home)),
+        alpha=number("tolerated risk alpha", alpha, 0.001, 0.3, step=0.01, stops=RISKS),
     )

@@ -38,6 +38,7 @@ LESSONS = (
     Lesson("08_which_weights", "Which weights, really?", torch=True),
     Lesson("09_sensitivity", "How sensitive is the answer to alpha and to delta?", torch=True),
     Lesson("10_certificate_or_validation", "A certificate, or a validation set?", torch=True),
+    Lesson("11_when_the_world_shifts", "What is left of a certificate when the world shifts?", torch=True),
 )
 
 

@@ -74,3 +74,8 @@ from confprune_edu.exercises.lesson_10 import (
     fair_failures as fair_failures,
     networks_evaluated as networks_evaluated,
 )
+from confprune_edu.exercises.lesson_11 import (
+    watch as watch,
+    weighted_losses as weighted_losses,
+    which_notice as which_notice,
+)

@@ -78,6 +78,11 @@ from confprune_edu.plots.lesson_10 import (
     rule_rates as rule_rates,
     rules_against_n as rules_against_n,
 )
+from confprune_edu.plots.lesson_11 import (
+    against_strength as against_strength,
+    delays as delays,
+    home_and_there as home_and_there,
+)
 from confprune_edu.plots.picture import Picture as Picture
 from confprune_edu.plots.results import (
     certificate as certificate,

@@ -202,8 +202,8 @@ def digits(images: ArrayLike, captions: Sequence[str], title: str = "") -> draw.
 
 
 @draw.styled
-def error_intervals(rates: Mapping[str, Any], *, title: str = "") -> draw.Picture:
-    """Share of repetitions with a false certificate, by procedure, with exact 95 % binomial intervals, and delta.
+def error_intervals(rates: Mapping[str, Any], *, title: str = "", event: str = "a false certificate") -> draw.Picture:
+    """Share of repetitions with `event`, by procedure, with exact 95 % binomial intervals, and delta.
 
     A bar is the interval, the black line in it the share. Hatched: the exact binomial test against "at most delta" has
     p < 1e-4. `title` says what the hatched bars show; where there is none, the title says that.
@@ -219,11 +219,11 @@ def error_intervals(rates: Mapping[str, Any], *, title: str = "") -> draw.Pictur
         ax.annotate(f"{rate.rate:.1%}", (1.02, row), xycoords=("axes fraction", "data"), va="center")
     told = "; ".join(notes)
     ax.set_yticks(range(len(rates)), list(rates))
-    ax.set(ylim=(len(rates) - 0.5, -0.9), xlabel="share of repetitions with a false certificate")
+    ax.set(ylim=(len(rates) - 0.5, -0.9), xlabel=f"share of repetitions with {event}")
     ax.set_title(title if "broken" in told else "No rule is seen to break the promise here")
     ax.set_xlim(0, min(max(1.15 * ax.get_xlim()[1], 1.6 * delta), 1.02))
     top = (len(rates) + 0.05) / (len(rates) + 0.4)
     draw.level(ax, delta, f"delta = {delta:.3g}", axis="x", at=top, gap=4, ha="left", va="baseline", rotation=0)
     draw.percent(ax, "x")
-    what = "Share of repetitions with a false certificate, exact 95 % intervals"
+    what = f"Share of repetitions with {event}, exact 95 % intervals"
     return draw.tell(picture, f"{what}, delta = {delta:.3g}: {told}.")

@@ -121,6 +121,16 @@ EXTREMES = [
         {"alpha": 0.2, "delta": 0.3, "n": 201, "trials": 60, "network": "polyp-unet", "widest": 100, "seed": 1},
         "certified",
     ),
+    (
+        "11_when_the_world_shifts",
+        {"alpha": 0.001, "n_digits": 200, "n_calibration": 50, "trials": 20},
+        "nothing certified",
+    ),
+    (
+        "11_when_the_world_shifts",
+        {"alpha": 0.2, "network": "mnist-cnn", "n_digits": 150, "n_calibration": 120, "trials": 50, "seed": 1},
+        "certified",
+    ),
 ]
 
 
