@@ -53,12 +53,10 @@ def page(certificate: Any) -> str:
     about = certificate.saved
     title = html.escape(f"Certified pruned network: {about['network']}")
     low, high = (end / (certificate.importance or 1) for end in certificate.loss_range)
-    pair = {"threshold": f"{certificate.thresholds[about['pair'][1]]:g}"} if "pair" in about else {}
     details = {
         "network": about["network"],
         "date": about["date"] or "not given",
         **_pruning(certificate),
-        **pair,
         "made with": ", ".join(f"{name} {version}" for name, version in about["versions"].items()),
         "full network": certificate.model_sha256 or "not recorded",
     }
@@ -95,14 +93,16 @@ def page(certificate: Any) -> str:
 
 def _pruning(certificate: Any) -> dict[str, str]:
     """What was done to the full network, and how much of it that is about."""
-    criterion = certificate.criterion + (", then finished" if certificate.finished else "")
+    about, criterion = certificate.saved, certificate.criterion + (", then finished" if certificate.finished else "")
+    pair = {"threshold": f"{certificate.thresholds[about['pair'][1]]:g}"} if "pair" in about else {}
     if certificate.knob is not None:
         sizes = "{1:,} of the full network's {0:,}".format(*certificate.parameters or (0, 0))
         counted = {"parameters": sizes} if certificate.parameters else {}
-        return {certificate.knob: f"{certificate.saved_ratio():g}", **counted, "family": criterion}
+        return {certificate.knob: f"{certificate.saved_ratio():g}", **pair, **counted, "family": criterion}
     extent = f"{certificate.prunable:,} of {certificate.matrix:,}" if certificate.prunable else "not recorded"
     return {
         "pruned to": f"{certificate.saved_ratio():g} of the prunable weights",
+        **pair,
         "prunable": f"{extent} matrix weights; {certificate.zeros or 0:,} were zero before",
         "criterion": criterion,
     }
