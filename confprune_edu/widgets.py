@@ -420,3 +420,22 @@ def shift_explorer(
         loss=menu("loss", list(home)),
         alpha=number("tolerated risk alpha", alpha, 0.001, 0.3, step=0.01, stops=RISKS),
     )
+
+
+# Lesson 12
+
+
+def planning_explorer(risks: Any, ratios: Any, *, alpha: float = 0.05, delta: float = 0.1, n: int = 2000) -> None:
+    """How many examples certify each ratio, from a guess of the risks (m,); see `plots.examples_by_ratio`."""
+
+    def draw(alpha: float, delta: float, power: float, n: int) -> Any:
+        needed = validation.examples_needed(risks, alpha, delta, power=power)
+        return plots.examples_by_ratio(ratios, needed, n=n)
+
+    explore(
+        draw,
+        alpha=number("tolerated risk alpha", alpha, 0.001, 0.5, step=0.01, stops=RISKS),
+        delta=number("error budget delta", delta, 0.001, 0.5, step=0.01, stops=RISKS),
+        power=number("chance of success", 0.8, 0.5, 0.99, step=0.01, stops=(0.5, 0.8, 0.9, 0.95, 0.99)),
+        n=number("examples n", n, 10, 10_000, step=10, stops=(*SIZES, 10_000)),
+    )

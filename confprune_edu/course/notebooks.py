@@ -39,6 +39,7 @@ LESSONS = (
     Lesson("09_sensitivity", "How sensitive is the answer to alpha and to delta?", torch=True),
     Lesson("10_certificate_or_validation", "A certificate, or a validation set?", torch=True),
     Lesson("11_when_the_world_shifts", "What is left of a certificate when the world shifts?", torch=True),
+    Lesson("12_your_own_model", "How do you certify a network of your own, so that others can check it?", torch=True),
 )
 
 

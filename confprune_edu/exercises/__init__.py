@@ -79,3 +79,8 @@ from confprune_edu.exercises.lesson_11 import (
     weighted_losses as weighted_losses,
     which_notice as which_notice,
 )
+from confprune_edu.exercises.lesson_12 import (
+    changed_decisions as changed_decisions,
+    fresh_rows as fresh_rows,
+    zeros_missing as zeros_missing,
+)

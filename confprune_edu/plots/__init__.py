@@ -83,6 +83,7 @@ from confprune_edu.plots.lesson_11 import (
     delays as delays,
     home_and_there as home_and_there,
 )
+from confprune_edu.plots.lesson_12 import examples_by_ratio as examples_by_ratio
 from confprune_edu.plots.picture import Picture as Picture
 from confprune_edu.plots.results import (
     certificate as certificate,

@@ -131,6 +131,12 @@ EXTREMES = [
         {"alpha": 0.2, "network": "mnist-cnn", "n_digits": 150, "n_calibration": 120, "trials": 50, "seed": 1},
         "certified",
     ),
+    ("12_your_own_model", {"loss": "error", "alpha": 0.01, "n_pilot": 50, "n_calibration": 100}, "nothing certified"),
+    (
+        "12_your_own_model",
+        {"loss": "disagreement", "alpha": 0.2, "p_value": "binomial", "n_calibration": 300, "seed": 1},
+        "certified",
+    ),
 ]
 
 
