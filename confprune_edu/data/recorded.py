@@ -13,11 +13,11 @@ _ORDERS = ("magnitude", "layerwise", "lamp", "fisher", "snip", "random")
 # of each classifier; `pruning.wanda` knows linear and convolution layers alone
 CLASSIFIER_FAMILIES: dict[str, tuple[str, ...]] = {
     "mnist-mlp": (*_ORDERS, "wanda", "product"),
-    "mnist-cnn": ("magnitude", "lamp", "fisher", "wanda", "product"),
-    "mnist-vit": ("magnitude", "lamp", "fisher", "product"),
+    "mnist-cnn": ("magnitude", "layerwise", "lamp", "fisher", "snip", "wanda", "product"),
+    "mnist-vit": ("magnitude", "layerwise", "lamp", "fisher", "snip", "product"),
     "mnist-gru": ("magnitude", "layerwise", "lamp", "fisher", "snip", "product"),
-    "words-gru": ("magnitude", "lamp", "fisher", "product"),
-    "words-transformer": ("magnitude", "layerwise", "lamp", "fisher", "product"),
+    "words-gru": ("magnitude", "layerwise", "lamp", "fisher", "product"),
+    "words-transformer": ("magnitude", "layerwise", "lamp", "fisher", "snip", "product"),
 }
 
 CLASSIFIERS = tuple(CLASSIFIER_FAMILIES)
