@@ -175,7 +175,7 @@ POLYP_ORDERS = ("magnitude", "layerwise", "lamp", "wanda", "fisher", "snip", "fi
 
 
 def polyp_orders(order: str = "lamp") -> PolypLosses:
-    """`dice_degradation` of the shipped UNet under several orders of its weights, the batch norms estimated anew.
+    """`dice_degradation` of the shipped UNet under several orders, its batch norms corrected: `pruning.batch_norm`.
 
     Recorded on at most two frames of each video of the centres C1 to C5: one loss a video needs no more.
 
