@@ -23,7 +23,7 @@ from confprune_edu import pruning
 from confprune_edu.engine import batches, tables
 from confprune_edu.engine.fingerprint import Fingerprinted
 from confprune_edu.engine.passes import Options
-from confprune_edu.identity import checksum, identity, versions
+from confprune_edu.identity import checksum, identity, precision, versions
 from confprune_edu.losses import Loss
 
 Columns = Callable[[Sequence[int]], list[NDArray[Any]]]  # from places in the grid to tables (n, places), one a loss
@@ -31,6 +31,7 @@ Origin = dict[str, dict[str, str]]  # by argument, and by place in it
 
 ABOUT = "Losses of confprune_edu.calibration.calibrate, a file a ratio; of use for these arguments only."
 ORIGIN = "origin.json"
+MISSING, VARIES = "missing", "varies"  # in place of the text about a part
 TRIED = "network at ratio"  # that finish or family gave there
 DIGEST = 32  # bytes of SHA-256
 FREE = ("batch_size", "progress")  # options that change no loss
@@ -70,7 +71,7 @@ class Kept:
         self.given |= {"weights": weights, "device": str(given["device"])}
         self.fixed = {"model": {"model": checksum(model, "model")}, "data": {"data": str(data.sha256)}}
         self.origin = self._origin()
-        own = [name for name in ("family", "finish") if given[name] is not None]
+        own = [name for name in ("family", "finish") if callable(given[name])]  # others are refused by the engine
         self.noting: dict[str, Any] = {name: Noting(given[name]) for name in own}
         self.text: str | None = None  # of the folder's origin
         self._look()
@@ -96,7 +97,8 @@ class Kept:
         return at
 
     def _origin(self) -> Origin:
-        return self.fixed | {"versions": versions()} | {name: identity(v, name) for name, v in self.given.items()}
+        around = {"versions": versions(), "precision": precision()}
+        return self.fixed | around | {name: identity(v, name) for name, v in self.given.items()}
 
     def _look(self) -> None:
         """Read what the folder's columns come from, if it has any; ValueError names the first argument that differs."""
@@ -109,21 +111,22 @@ class Kept:
         except (ValueError, KeyError, TypeError, AttributeError):
             raise ValueError(f"cache: {path} tells of no losses that calibrate kept: name another folder") from None
         for name, parts in there.items():
-            for place, was in parts.items():
-                now = self.origin.get(name, {}).get(place)
-                if now != was and (now is not None or name != TRIED):
+            own = self.origin.get(name, {})
+            for place in parts | own:
+                was, now = parts.get(place, MISSING), own.get(place, MISSING)
+                if was != now and not (MISSING in (was, now) if name == TRIED else _varies(place, parts)):
                     what = f"{place} was {was} and is {now}"
                     raise ValueError(f"cache: {self.folder} is of another {name}: {what}; name another folder")
         self.text = text
 
     def _begin(self) -> None:
-        """Write the origin, without what has changed while columns were evaluated: a counter is no setting."""
+        """Write the origin; what has changed while columns were evaluated counts no more: a counter is no setting."""
         if self.text is None:
             self._look()  # another process may have begun
         if self.text is None:
             now = self.origin | self._origin()
             steady = {
-                name: {place: text for place, text in parts.items() if now[name].get(place) == text}
+                name: {k: now[name][k] if parts.get(k) == now[name].get(k) else VARIES for k in parts | now[name]}
                 for name, parts in self.origin.items()
             }
             text = json.dumps({"about": ABOUT, "origin": steady}, indent=1)
@@ -178,6 +181,13 @@ class Noting:
         self.ratio = "".join(map(repr, ratio))
         self.network = pruning.fingerprint(made if isinstance(made, nn.Module) else model)
         return made
+
+
+def _varies(place: str, parts: dict[str, str]) -> bool:
+    """Has it changed while columns were evaluated, or is it new in something that has?"""
+    if place in parts:
+        return parts[place] == VARIES
+    return any(text == VARIES and place.startswith(f"{part}.") for part, text in parts.items())
 
 
 @contextlib.contextmanager

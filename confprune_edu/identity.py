@@ -2,11 +2,14 @@
 
 import copyreg
 import dis
+import functools
 import hashlib
+import os
 import platform
 import sys
 import sysconfig
-from collections.abc import Iterator
+from collections import OrderedDict
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from types import CodeType, FunctionType, MemberDescriptorType, ModuleType
 from typing import Any
@@ -19,11 +22,13 @@ from confprune_edu import __version__
 from confprune_edu.pruning import state
 
 SHORT = 60  # characters of a text that stands for itself; of a longer one, a checksum does
-ATOMS = (type(None), bool, int, float, complex, str, bytes, type(...), np.generic)
+ATOMS = (type(None), bool, int, float, complex, str, bytes, type(...))
+# Classes of a user's own, which derive from these, too, are objects: their code counts.
+WRAPPERS = {staticmethod: "__func__", classmethod: "__func__", property: "fget", functools.cached_property: "func"}
 # What is installed goes by its name and version.
-PLACES = ("site-packages", "dist-packages")
-ROOTS = ("<frozen", sysconfig.get_path("stdlib"), str(Path(__file__).parent))
-STANDARD = sys.stdlib_module_names - {"builtins"}  # what `exec` makes says that it is of that module
+PLACES = {"site-packages", "dist-packages"}
+ROOTS = ("<frozen", *(f"{folder}{os.sep}" for folder in (sysconfig.get_path("stdlib"), Path(__file__).parent)))
+MAKERS = ("builtins", "types")  # what `exec` and `types.new_class` make says that it is of these modules
 HEAP = 1 << 9  # the flag of classes that are made while Python runs
 
 
@@ -50,7 +55,7 @@ def identity(value: Any, name: str) -> dict[str, str]:
     waiting = [(name, value)]
     while waiting:
         place, part = waiting.pop()
-        if not isinstance(part, ATOMS) and id(part) in seen:
+        if not _is_atom(part) and id(part) in seen:
             found[place] = f"as {seen[id(part)][0]}"
             continue
         seen[id(part)] = (place, part)
@@ -76,20 +81,30 @@ def versions() -> dict[str, str]:
     return {"confprune_edu": __version__, "python": platform.python_version(), "torch": torch.__version__}
 
 
+def precision() -> dict[str, str]:
+    """What torch is told to compute in, outside of networks and losses."""
+    on = [f"{kind} {torch.get_autocast_dtype(kind)}" for kind in ("cpu", "cuda") if torch.is_autocast_enabled(kind)]
+    return {"autocast": ", ".join(on) or "off"}
+
+
+def _is_atom(part: Any) -> bool:
+    return type(part) in ATOMS or isinstance(part, np.generic)
+
+
 def _read(part: Any) -> tuple[str, dict[str, Any]]:
     """A text about a value, and what is inside it, by name."""
     kind = type(part).__name__
-    if isinstance(part, ATOMS):
+    if _is_atom(part):
         return repr(part), {}
     if isinstance(part, Tensor):
         return f"{part.dtype} {tuple(part.shape)} {state.digest({'': part})}", {}
-    if isinstance(part, np.ndarray) and part.dtype.kind != "O":
+    if type(part) in (np.ndarray, np.memmap) and part.dtype.kind != "O":
         return f"{part.dtype} {part.shape} {hashlib.sha256(part.tobytes()).hexdigest()}", {}
-    if isinstance(part, dict):
+    if type(part) in (dict, OrderedDict):
         return f"{kind} {list(map(repr, part))}", {repr(key): entry for key, entry in part.items()}
-    if isinstance(part, (list, tuple)):
+    if type(part) in (list, tuple):
         return f"{kind} of {len(part)}", {str(k): entry for k, entry in enumerate(part)}
-    if isinstance(part, (set, frozenset)):
+    if type(part) in (set, frozenset):
         return f"{kind} {sorted(checksum(entry, 'entry') for entry in part)}", {}
     if isinstance(part, FunctionType):
         return _function(part)
@@ -102,24 +117,35 @@ def _read(part: Any) -> tuple[str, dict[str, Any]]:
 
 def _function(function: FunctionType) -> tuple[str, dict[str, Any]]:
     cells = zip(function.__code__.co_freevars, function.__closure__ or (), strict=True)
-    inside = {name: cell.cell_contents for name, cell in cells} | vars(function)
+    inside = {name: cell.cell_contents for name, cell in cells}
     installed = _is_installed(function)
     text = _named(function.__module__, function.__qualname__, installed)
     if not installed:
         text += _written(function.__code__)
-        inside |= {"defaults": (function.__defaults__, function.__kwdefaults__)} | _globals(function)
-    return text, inside
+        inside |= _globals(function)
+        inside |= _taken(inside, {name for code in _codes(function.__code__) for name in code.co_names})
+        inside["its defaults"] = (function.__defaults__, function.__kwdefaults__)
+    return text, inside | {f"its {name}": value for name, value in vars(function).items()}
 
 
 def _globals(function: FunctionType) -> dict[str, Any]:
-    """The globals that a function uses, by name; of a module that is not installed, what it may take from it."""
-    known, found = function.__globals__, {}
-    for code in _codes(function.__code__):
-        for name in (i.argval for i in dis.get_instructions(code) if i.opname in ("LOAD_GLOBAL", "LOAD_NAME")):
-            if name in known:
-                found[name] = value = known[name]
-                if isinstance(value, ModuleType) and not _is_installed(value):
-                    found |= {f"{name}.{a}": getattr(value, a) for a in code.co_names if hasattr(value, a)}
+    """The globals that a function uses, by name."""
+    used = (i for code in _codes(function.__code__) for i in dis.get_instructions(code))
+    names = {i.argval: None for i in used if i.opname in ("LOAD_GLOBAL", "LOAD_NAME")}
+    return {name: function.__globals__[name] for name in names if name in function.__globals__}
+
+
+def _taken(known: Mapping[str, Any], names: set[str]) -> dict[str, Any]:
+    """What code that uses these names may take from the modules that are not installed, and from those in them."""
+    found: dict[str, Any] = {}
+    waiting = list(known.items())
+    seen = set()
+    for place, value in waiting:
+        if isinstance(value, ModuleType) and value not in seen and not _is_installed(value):
+            seen.add(value)
+            inside = {f"{place}.{name}": getattr(value, name) for name in sorted(names) if hasattr(value, name)}
+            found |= inside
+            waiting += inside.items()
     return found
 
 
@@ -136,7 +162,8 @@ def _written(code: CodeType) -> str:
     constants = [c for c in code.co_consts if not isinstance(c, CodeType)]
     texts = [sorted(map(repr, c)) if isinstance(c, frozenset) else repr(c) for c in constants]
     own = (code.co_code, code.co_exceptiontable, code.co_names, code.co_varnames, code.co_freevars, texts)
-    return repr(own) + "".join(_written(c) for c in code.co_consts if isinstance(c, CodeType))
+    form = (code.co_argcount, code.co_posonlyargcount, code.co_kwonlyargcount, code.co_flags)
+    return repr((form, own)) + "".join(_written(c) for c in code.co_consts if isinstance(c, CodeType))
 
 
 def _class(kind: type) -> tuple[str, dict[str, Any]]:
@@ -146,9 +173,9 @@ def _class(kind: type) -> tuple[str, dict[str, Any]]:
         return text, {}
     inside: dict[str, Any] = {f"base {k}": base for k, base in enumerate(kind.__bases__)}
     for name, value in vars(kind).items():
-        wrapped = next((getattr(value, a) for a in ("__func__", "fget", "func") if hasattr(value, a)), value)
+        wrapped = next((getattr(value, inner) for sort, inner in WRAPPERS.items() if isinstance(value, sort)), value)
         ours = not name.startswith("__") and name != "_abc_impl" and not isinstance(value, MemberDescriptorType)
-        if isinstance(wrapped, FunctionType) or ours:
+        if ours or callable(wrapped) or isinstance(wrapped, functools.partialmethod):
             inside[name] = wrapped
     return text, inside
 
@@ -184,10 +211,14 @@ def _is_installed(part: FunctionType | type | ModuleType) -> bool:
     if isinstance(part, FunctionType):
         return _in_place(part.__code__.co_filename)
     module = part.__name__ if isinstance(part, ModuleType) else part.__module__
-    top = module.partition(".")[0]
-    own = isinstance(part, type) and not part.__flags__ & HEAP
-    return own or top in STANDARD or _in_place(getattr(sys.modules.get(top), "__file__", None) or "")
+    if isinstance(part, type) and not part.__flags__ & HEAP:
+        return True
+    if isinstance(part, type) and module in MAKERS:
+        return getattr(sys.modules[module], part.__name__, None) is part
+    top = module.partition(".")[0]  # `__main__` may be a tool of Python that runs a script, a profiler say
+    file = getattr(sys.modules.get(top), "__file__", None) or ""
+    return top != "__main__" and (top in sys.stdlib_module_names or _in_place(file))
 
 
 def _in_place(file: str) -> bool:
-    return file.startswith(ROOTS) or any(place in file for place in PLACES)
+    return file.startswith(ROOTS) or not PLACES.isdisjoint(Path(file).parts)

@@ -90,7 +90,7 @@ def pruned_as(
         if certificate.tensors is not None:
             how = pruning.difference(certificate.tensors, model)
         raise ValueError(f"model is not the one that was calibrated: {how}")
-    known, own = certificate.criterion != "unknown", certificate.finish
+    known, own = not _of_a_table(certificate), certificate.finish
     finish = own if finish is None else finish
     if known and ((finish is not None) != certificate.finished or (own is not None and finish is not own)):
         raise ValueError(f"finish must be {'the one that' if certificate.finished else 'None: none'} was calibrated")
@@ -105,12 +105,18 @@ def pruned_as(
     return next(pruning.family(model, [ratio], scores, finish, weights=weights)).eval()
 
 
+def _of_a_table(certificate: Any) -> bool:
+    """Were only losses seen? A family, too, may be called unknown."""
+    return (certificate.criterion, certificate.model_sha256) == ("unknown", None)
+
+
 def _same_family(certificate: Any, family: pruning.Family | None) -> pruning.Family:
     own = certificate.family
     found = own if family is None else family
     if certificate.knob is None:
         raise ValueError("family must be None: this certificate is about weights at zero")
-    if found is None or own not in (None, found) or certificate.criterion not in ("unknown", name_of(found)):
+    other = not _of_a_table(certificate) and certificate.criterion != name_of(found)
+    if found is None or own not in (None, found) or other:
         raise ValueError(f"family must be the one that was calibrated, {certificate.criterion}")
     return found
 

@@ -20,6 +20,7 @@ ROOMS = {  # where a record of this schema is read
     "confprune_edu.SelectiveCalibration": "confprune_edu.selective",
 }
 LATER = {"later": True}  # marks fields that records of version 1 may lack
+NONE = ("knob", "importance", "floor")  # fields whose null says that there was none; of others, that it is not known
 LONGEST_NAME = 10_000  # characters of a procedure, loss or criterion
 OWN = ("scores", "finish", "family")  # fields that stay with the certificate in memory
 
@@ -178,9 +179,14 @@ def checked_plan(plan: Mapping[str, Any], record: Mapping[str, Any]) -> dict[str
     ValueError: plan: alpha was to be 0.1, and is 0.2
     """
     plain = _plain(plan)
+    known = {name: value for name, value in record.items() if value is not None or name in NONE}
+    if record.get("model_sha256") is not None:  # else only losses were seen
+        known |= {name: record[name] for name in ("weights", "scores_sha256")}
+    if "floor" in record:  # by the name that it has as an argument
+        known["coverage"] = record["floor"]
     for name, value in plain.items():
-        if record.get(name) not in (None, value):
-            raise ValueError(f"plan: {name} was to be {value!s:.99}, and is {record[name]!s:.99}")
+        if name in known and known[name] != value:
+            raise ValueError(f"plan: {name} was to be {value!s:.99}, and is {known[name]!s:.99}")
     return plain
 
 

@@ -174,6 +174,8 @@ def _reserved(path: Path, dtype: np.dtype[Any], shape: tuple[int, int]) -> np.me
 
 def _rank(model: nn.Module, options: Options) -> Tensor:
     """The order in which weights go; empty for a family of another kind."""
+    if not (options.finish is None or callable(options.finish)):
+        raise TypeError(f"finish must be a function finish(network) -> None, got {options.finish!r}")
     if options.family is None:
         return pruning.global_rank(model, options.scores, options.weights)
     if not callable(options.family):

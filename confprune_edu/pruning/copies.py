@@ -203,6 +203,11 @@ def twin(model: nn.Module, shared: Iterable[Any] = ()) -> nn.Module:
     return copied
 
 
+def own(inputs: Any) -> Any:
+    """A copy, since a network may write into its inputs."""
+    return inputs.clone() if isinstance(inputs, Tensor) else copy.deepcopy(inputs)
+
+
 def tied(model: nn.Module) -> bool:
     """Do some of its parameters share memory, beside those that are one?"""
     own = list(filter(plain, model.parameters()))

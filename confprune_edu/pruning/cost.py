@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from confprune_edu import _checks
-from confprune_edu.pruning.copies import twin
+from confprune_edu.pruning.copies import own, twin
 from confprune_edu.pruning.criteria import Weights, plain, some, weights_of
 from confprune_edu.pruning.state import raw, same_random_state
 
@@ -121,8 +121,8 @@ def _seconds(networks: list[nn.Module], inputs: Any, repetitions: int) -> list[f
     with same_random_state(), torch.inference_mode():
         for turn in range(repetitions + 1):
             for times, network in zip(found, copies, strict=True):
-                begin = _clock()
-                network(inputs)
+                given, begin = own(inputs), _clock()
+                network(given)
                 times.extend([_clock() - begin] if turn else [])
     return [statistics.median(times) for times in found]
 
@@ -162,7 +162,7 @@ def _uses(model: nn.Module, inputs: Any, chosen: list[str]) -> dict[str, float]:
     for module in probe.modules():
         module.register_forward_hook(count, with_kwargs=True)
     with same_random_state(), torch.inference_mode():
-        probe(inputs)
+        probe(own(inputs))
     return uses
 
 

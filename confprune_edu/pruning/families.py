@@ -43,6 +43,8 @@ def member(model: nn.Module, ratio: float, family: Family, finish: Finish | None
                 f"family must make its networks of the copy that it is given: at ratio {ratio:g} it gives one that "
                 f"holds {theirs[memory(tensor)]} of the model itself"
             )
+    if made is not given:
+        made = twin(made, [model])  # it may be a network of the caller's, which stays as it is, too
     if finish is not None:
         with repeatable():
             finish(made.eval())
@@ -67,8 +69,9 @@ def channels_removed(example_inputs: Tensor, *, keep: Sequence[str]) -> Family:
     Returns
     -------
     callable (model, ratio) -> Module, to be given as `family=`; the model stays as it is. Of a layer with c channels
-    int(c * (1 - ratio)) stay, ordered by the norm of the weights that go with a channel. It raises ValueError where
-    Torch-Pruning finds no channel in a model, or what is left does not run: attention, recurrent layers.
+    int(c * (1 - ratio)) stay, ordered by the norm of the weights that go with a channel; where that is 0, all of them.
+    It raises ValueError where Torch-Pruning finds no channel in a model that may go, or what is left does not run:
+    attention, recurrent layers.
 
     Source: Fang et al., DepGraph (2023), arXiv 2301.12900.
 
@@ -94,7 +97,9 @@ def channels_removed(example_inputs: Tensor, *, keep: Sequence[str]) -> Family:
         for name, parameter in smaller.named_parameters():
             parameter.requires_grad_(model.get_parameter(name).requires_grad)
         if ratio > 0 and parameters(smaller) == parameters(model):
-            raise ValueError("channels_removed: Torch-Pruning finds no channel of this model that may go")
+            raise ValueError(
+                "channels_removed: Torch-Pruning finds no channel of this model that may go, or would leave none"
+            )
         try:
             with torch.no_grad():
                 smaller(example_inputs)

@@ -11,7 +11,9 @@ from torch.utils.hooks import RemovableHandle
 from confprune_edu import _checks
 from confprune_edu.pruning.copies import Finish, twin
 from confprune_edu.pruning.criteria import Weights, some
-from confprune_edu.pruning.state import same_random_state
+from confprune_edu.pruning.state import repeatable
+
+NO_BATCH = "batches must hold at least one batch, and be readable again and again"
 
 
 def keep_zeros(model: nn.Module, weights: Weights | None = None) -> list[RemovableHandle]:
@@ -117,6 +119,7 @@ def batch_norm(model: nn.Module, batches: Iterable[Any]) -> Finish:
     callable, to be given as `finish=`
 
     >>> full = nn.Sequential(nn.Linear(1, 1, bias=False), nn.BatchNorm1d(1)).eval()
+    >>> _ = nn.init.ones_(full[0].weight)
     >>> weaker, x = twin(full), torch.tensor([[1.0], [2.0], [4.0]])
     >>> weaker[0].weight.data *= 0.1
     >>> batch_norm(full, [x])(weaker)
@@ -124,11 +127,13 @@ def batch_norm(model: nn.Module, batches: Iterable[Any]) -> Finish:
     True
     """
     kept = [(norm.running_mean, norm.running_var + norm.eps) for norm in _norms(model)]
-    with same_random_state():
+    with repeatable():  # as a finish is: both networks draw the same numbers
         before = _measured(twin(model), batches)
 
     def corrected(pruned: nn.Module) -> None:
         after = _measured(pruned, batches)
+        if [len(mean) for mean, _ in after] != [len(mean) for mean, _ in before]:
+            raise ValueError("batch_norm: the batch norms have not as many channels as those of the full network")
         for norm, (mean, var), (mean0, var0), (mean1, var1) in zip(_norms(pruned), kept, before, after, strict=True):
             change = var1 / var0
             norm.running_mean.copy_(mean1 + (mean - mean0) * change.sqrt())
@@ -148,7 +153,10 @@ def _norms(model: nn.Module) -> list[Any]:
 def _measured(model: nn.Module, batches: Iterable[Any]) -> list[tuple[Tensor, Tensor]]:
     """Mean and variance (plus eps) of what comes into each batch norm of the model, whose statistics they become."""
     torch.optim.swa_utils.update_bn(batches, model)
-    return [(norm.running_mean.clone(), norm.running_var + norm.eps) for norm in _norms(model)]
+    norms = _norms(model)
+    if not any(norm.num_batches_tracked for norm in norms):
+        raise ValueError(NO_BATCH)
+    return [(norm.running_mean.clone(), norm.running_var + norm.eps) for norm in norms]
 
 
 def _again(batches: Iterable[Any]) -> Iterable[Any]:
@@ -159,4 +167,4 @@ def _again(batches: Iterable[Any]) -> Iterable[Any]:
             empty = False
             yield batch
         if empty:
-            raise ValueError("batches must hold at least one batch, and be readable again and again")
+            raise ValueError(NO_BATCH)

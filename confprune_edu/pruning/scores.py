@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from confprune_edu.pruning.copies import checked_scores, ranks, twin
+from confprune_edu.pruning.copies import checked_scores, own, ranks, twin
 from confprune_edu.pruning.criteria import Weights, some
 from confprune_edu.pruning.state import same_random_state
 
@@ -131,7 +131,7 @@ def wanda(model: nn.Module, inputs: Any, *, weights: Weights | None = None) -> S
         if isinstance(module, ONE_PRODUCT) and id(module.weight) in chosen:
             module.register_forward_hook(see, with_kwargs=True)
     with same_random_state(), torch.no_grad():
-        copied(_own(inputs))
+        copied(own(inputs))
     if missing := [name for name in names if name not in squares]:
         raise ValueError(
             f"wanda: {missing[0]}, the first of {len(missing)}, is no weight of a linear or convolution layer that the "
@@ -203,11 +203,6 @@ def _sums_of_squares(layer: nn.Module, given: Tensor) -> Tensor:
     return torch.autograd.grad(total, weight)[0]
 
 
-def _own(part: Any) -> Any:
-    """A copy, since a network may write into its inputs."""
-    return part.clone() if isinstance(part, Tensor) else copy.deepcopy(part)
-
-
 def finite(model: nn.Module, scores: Mapping[str, Tensor] | None, weights: Weights | None) -> Scores:
     """Scores that can be normalised, on the CPU; default: magnitude. Refused by name."""
     checked = checked_scores(model, scores, weights)
@@ -236,7 +231,7 @@ def _slopes(model: nn.Module, data: tuple[Any, Any], loss: TrainingLoss, weights
     chosen = [copied.get_parameter(name).requires_grad_() for name in names]
     for i in range(len(inputs)):
         with same_random_state(), torch.enable_grad():
-            value = loss(copied(_own(inputs[i : i + 1])), targets[i : i + 1])
+            value = loss(copied(own(inputs[i : i + 1])), targets[i : i + 1])
             slopes = torch.autograd.grad(value, chosen, materialize_grads=True)
         yield {name: slope.double() for name, slope in zip(names, slopes, strict=True)}
 

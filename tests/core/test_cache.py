@@ -281,7 +281,11 @@ SETTINGS = {
     "object": (Distance(0.1), Distance(0.2), "loss.level was 0.1 and is 0.2"),
     "code": (lambda p, f, t: p[:, 0] > 1, lambda p, f, t: p[:, 0] > 2, "loss was"),
     "order": (lambda p, f, t: p[:, 0] > f[:, 0], lambda p, f, t: f[:, 0] > p[:, 0], "loss was"),
-    "default": (lambda p, f, t, k=0: p[:, k] > 0, lambda p, f, t, k=1: p[:, k] > 0, "loss.defaults.0.0 was 0 and is 1"),
+    "default": (
+        lambda p, f, t, k=0: p[:, k] > 0,
+        lambda p, f, t, k=1: p[:, k] > 0,
+        "loss.its defaults.0.0 was 0 and is 1",
+    ),
 }
 
 
@@ -298,6 +302,43 @@ def test_a_global_of_a_loss_is_a_setting(tmp_path, monkeypatch):
     monkeypatch.setitem(globals(), "LEVEL", 0.5)
     with pytest.raises(ValueError, match=r"of another loss: loss\.LEVEL was 0\.4 and is 0\.5"):
         run(tmp_path, loss=by_global)
+
+
+def test_what_is_new_in_a_loss_is_another_setting(tmp_path):
+    def loss(pruned, full, target):
+        seen.setdefault("level", 0.1)
+        return (pruned - full).abs().amax(1) > getattr(loss, "level", seen["level"])
+
+    seen = {}
+    first = run(tmp_path, loss=loss)
+    seen["more"] = 1  # in what has changed before
+    assert same(run(tmp_path, loss=loss), first)
+    loss.level = 0.5
+    with pytest.raises(ValueError, match=r"of another loss: loss\.its level was missing and is 0\.5"):
+        run(tmp_path, loss=loss)
+
+
+def test_a_base_class_whose_setting_is_overridden_is_another_loss(tmp_path):
+    class Mine(Distance):
+        pass
+
+    run(tmp_path, loss=Mine(0.1))
+    Mine.scale = 2
+    with pytest.raises(ValueError, match=r"of another loss: loss\.class\.scale was missing and is 2"):
+        run(tmp_path, loss=Mine(0.1))
+
+
+def test_another_precision_is_refused(tmp_path):
+    with torch.autocast("cpu"):
+        run(tmp_path)
+    with pytest.raises(ValueError, match=r"of another precision: autocast was cpu torch\.bfloat16 and is off"):
+        run(tmp_path)
+
+
+@pytest.mark.parametrize("name", ["family", "finish"])
+def test_what_is_no_function_is_refused_as_without_a_cache(tmp_path, name):
+    with pytest.raises(TypeError, match=f"^{name} must be a function"):
+        run(tmp_path, **{name: 3})
 
 
 def test_training_data_of_a_fine_tune_are_a_setting(tmp_path):
@@ -385,6 +426,59 @@ def test_what_a_module_of_ones_own_gives_belongs_to_a_function():
     settings.level, settings.other = 2, 3
     after = identity(f, "f")
     assert [place for place in after if before.get(place) != after[place]] == ["f.settings.level"]
+
+
+def test_what_such_a_module_has_inside_belongs_to_a_function():
+    package, package.losses = types.ModuleType("package"), types.ModuleType("package.losses")
+
+    def in_closure(x):
+        return package.losses.wrong(x)
+
+    functions = in_closure, made("def f(x):\n    return package.losses.wrong(x)\n", package=package)
+    package.losses.wrong = made("def wrong(x): return x > 1\n", "wrong")
+    before = [identity(f, "f") for f in functions]
+    package.losses.wrong = made("def wrong(x): return x > 2\n", "wrong")
+    after = [identity(f, "f") for f in functions]
+    for one, other in zip(before, after, strict=True):
+        assert [place for place in other if one.get(place) != other[place]] == ["f.package.losses.wrong"]
+
+
+CODE = "import functools, types\nfrom typing import NamedTuple\ndef above(x, k=0): return x > k\n"
+HIDDEN = {
+    "partial in a class": "class A:\n    f = functools.partial(above, k=1)\nf = A()",
+    "partial method": "class A:\n    __call__ = functools.partialmethod(lambda self, k, x: x > k, 1)\nf = A()",
+    "named tuple": "class A(NamedTuple):\n    a: int = 0\n    def __call__(self, x): return x > 1\nf = A()",
+    "dict": "class A(dict):\n    def __call__(self, x): return x > 1\nf = A()",
+    "float": "class A(float):\n    def __call__(self, x): return x > 1\nf = A(0)",
+    "new class": "f = types.new_class('A', (), exec_body=lambda names: names.update(g=lambda self, x: x > 1))()",
+    "closure": "def make(defaults):\n    return lambda x: x > defaults\nf = make(1)",
+    "attribute": "def make(k):\n    def f(x): return x > k\n    f.k = 0\n    return f\nf = make(1)",
+    "form": "f = lambda *x: x[1]",
+}
+
+
+@pytest.mark.parametrize("kind", HIDDEN)
+def test_no_setting_and_no_code_hides(kind):
+    source = CODE + HIDDEN[kind]
+    changed = CODE + (HIDDEN[kind].replace("*x", "x") if kind == "form" else HIDDEN[kind].replace("1", "2"))
+    assert identity(made(source), "f") == identity(made(source), "f") != identity(made(changed), "f")
+
+
+@pytest.mark.parametrize("beside", [Path(pruning.__file__).parents[1], Path(functools.__file__).parent])
+def test_a_folder_beside_an_installed_one_is_not_installed(beside):
+    def found(k):
+        known = {}
+        exec(compile(f"def f(x): return x > {k}", f"{beside}-mine/site-packages.py", "exec"), known)
+        return identity(known["f"], "f")
+
+    assert found(1) != found(2)
+
+
+def test_classes_of_a_script_are_its_own_under_a_profiler(monkeypatch):
+    monkeypatch.setattr(sys.modules["__main__"], "__file__", functools.__file__, raising=False)
+    source = "class f:\n    def __call__(self, x): return x > 1\n"
+    one, other = (made(text, __name__="__main__") for text in (source, source.replace("1", "2")))
+    assert identity(one, "f") != identity(other, "f")
 
 
 def test_methods_of_a_class_belong_to_it():

@@ -220,6 +220,17 @@ def test_a_family_that_draws_from_the_global_state_is_repeatable(exits, inputs, 
     assert twice[0] == twice[1] != pruning.fingerprint(exits) and result.ratio > 0
 
 
+def test_networks_that_were_there_before_stay_as_they_are(exits, inputs, unchanged):
+    made = {ratio: copy.deepcopy(exits).train() for ratio in GRID}
+    before = {ratio: [dict(vars(m)) for m in network.modules()] for ratio, network in made.items()}
+    with unchanged(made[0.5]):
+        result = calibrate(
+            exits, inputs, losses.disagreement, alpha=0.5, delta=0.1, ratios=GRID, family=lambda _, ratio: made[ratio]
+        )
+    assert result.ratio == GRID[-1]
+    assert {ratio: [vars(m) for m in network.modules()] for ratio, network in made.items()} == before
+
+
 def test_a_model_of_layers_that_torch_does_not_know(inputs):
     class Foreign(nn.Module):
         def __init__(self):
@@ -284,6 +295,16 @@ def test_json_keeps_the_knob_and_needs_the_family_again(result, exits):
         other = copy.deepcopy(exits)
         other.head.bias.data += 1
         result.prune(other)
+
+
+def test_a_family_called_unknown_is_not_any_family(exits, inputs):
+    def unknown(model, ratio):
+        return model
+
+    result = calibrate(exits, inputs, losses.disagreement, alpha=0.5, delta=0.1, ratios=GRID, family=unknown)
+    back = Calibration.from_json(result.to_json())
+    with pytest.raises(ValueError, match=r"^family must be the one that was calibrated, unknown"):
+        back.prune(exits, family=narrow)
 
 
 def test_a_cache_is_that_of_its_family(result, exits, inputs, tmp_path):

@@ -218,6 +218,12 @@ def test_original_is_untouched(unchanged):
         pruned[1].running_mean.add_(1)
 
 
+def test_savings_leave_the_inputs_of_a_network_that_writes_into_them():
+    model, inputs = nn.Sequential(nn.ReLU(inplace=True), nn.Linear(3, 2)), -torch.ones(4, 3)
+    pruning.savings(model, inputs, full=model, repetitions=1)
+    assert (inputs == -1).all()
+
+
 @pytest.mark.parametrize("mode", [True, False])
 def test_copy_keeps_training_mode_and_flags(mode):
     model = conv_net().train(mode)

@@ -406,6 +406,27 @@ def test_a_plan_that_says_otherwise_is_refused_when_it_is_saved_and_when_it_is_r
         certificates.verify(path)
 
 
+NOT_DONE = {"knob": "bits", "importance": 3.0, "weights": ["head.weight"], "scores_sha256": 64 * "a"}
+
+
+@pytest.mark.parametrize("name", NOT_DONE)
+def test_a_plan_of_what_was_not_done_is_refused(network, result, tmp_path, name):
+    with pytest.raises(ValueError, match=f"^plan: {name} was to be .*, and is None"):
+        result.save(tmp_path / "planned", network, plan={name: NOT_DONE[name]})
+
+
+def test_a_plan_speaks_of_coverage_as_calibrate_does(network, tmp_path):
+    inputs = torch.randn(600, 6, generator=torch.Generator().manual_seed(1))
+    settings = dict(alpha=0.4, delta=0.1, ratios=[0.1], thresholds=[0.4, 0.0], progress=False)
+    some = selective.calibrate(network, inputs, disagreement, coverage=0.5, **settings)
+    some.save(tmp_path / "some", network, plan={"coverage": 0.5})
+    assert certificates.verify(tmp_path / "some").saved["plan"] == {"coverage": 0.5}
+    every = selective.calibrate(network, inputs, disagreement, **settings)
+    for result, share in ((some, 0.6), (every, 0.5)):
+        with pytest.raises(ValueError, match=rf"^plan: coverage was to be {share}, and is"):
+            result.save(tmp_path / "other", network, plan={"coverage": share})
+
+
 @pytest.mark.parametrize("plan", ["text", {"loss": disagreement}, {"alpha": float("nan")}, {1: 2, "a": 3}])
 def test_a_plan_that_is_no_json_is_refused(network, result, tmp_path, plan):
     with pytest.raises(TypeError, match=r"^plan must be a dict of text, numbers and lists"):

@@ -306,6 +306,32 @@ def test_corrected_batch_norms_undo_what_a_layer_lost_in_scale_and_offset():
     assert torch.allclose(faint(images), model(images), atol=1e-3)  # eps is left in the variance
 
 
+def test_dropout_before_a_batch_norm_is_no_change():
+    torch.manual_seed(0)
+    model, inputs = nn.Sequential(nn.Dropout(), nn.BatchNorm1d(3)).eval(), torch.rand(64, 3)
+    model[1].running_mean.uniform_(-1, 1)
+    same = pruning.twin(model)
+    finish = pruning.batch_norm(model, [inputs])
+    with pruning.repeatable():  # as a finish is
+        finish(same)
+    assert torch.allclose(same(inputs), model(inputs), atol=1e-5)
+
+
+def test_batches_that_are_none_or_used_up_correct_nothing_unseen():
+    model, images = normed(), torch.rand(32, 1, 8, 8)
+    with pytest.raises(ValueError, match=r"^batches must hold at least one batch, and be readable again"):
+        pruning.batch_norm(model, [])
+    finish = pruning.batch_norm(model, iter(images.split(8)))
+    with pytest.raises(ValueError, match=r"^batches must hold at least one batch, and be readable again"):
+        finish(pruning.twin(model))
+
+
+def test_a_network_of_fewer_channels_has_no_batch_norms_to_correct():
+    finish = pruning.batch_norm(nn.Sequential(nn.Linear(2, 3), nn.BatchNorm1d(3)), [torch.rand(8, 2)])
+    with pytest.raises(ValueError, match=r"^batch_norm: the batch norms have not as many channels"):
+        finish(nn.Sequential(nn.Linear(2, 2), nn.BatchNorm1d(2)))
+
+
 def test_corrected_batch_norms_need_batch_norms():
     with pytest.raises(ValueError, match="batch norms that keep statistics"):
         pruning.batch_norm(nn.Linear(2, 1), [torch.ones(2, 2)])
