@@ -182,10 +182,10 @@ def check_value(notebook: str, parameter: Mapping[str, str], value: Any) -> None
 def choices(comment: str) -> list[str]:
     """The names that stand after "one of" in the comment on a parameter, or in the table of `data` named there.
 
-    >>> choices("one of rows, path; the rule"), choices("tolerated risk"), choices("one of data.POLYP_LOSSES")[:2]
-    (['rows', 'path'], [], ['one_minus_iou', 'one_minus_dice'])
+    >>> choices("one of mnist-mlp, path; the rule"), choices("tolerated risk"), choices("one of data.POLYP_LOSSES")[:2]
+    (['mnist-mlp', 'path'], [], ['one_minus_iou', 'one_minus_dice'])
     """
-    found = re.search(r"one of (?:data\.(\w+)|(\w+(?:, \w+)*))", comment)
+    found = re.search(r"one of (?:data\.(\w+)|([\w-]+(?:, [\w-]+)*))", comment)
     if found and found[1]:
         from confprune_edu import data
 

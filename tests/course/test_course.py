@@ -407,7 +407,7 @@ def test_the_comments_of_the_lessons_allow_their_defaults_and_name_what_exists(l
         if name in CHOICES:
             found = notebooks.choices(parameter["help"])
             assert len(found) > 1 and set(found) <= set(CHOICES[name])
-        elif parameter["inferred_type_name"] != "str":
+        elif parameter["inferred_type_name"] not in ("str", "bool"):
             assert re.search("above|at least", parameter["help"]), f"{name}: no limit"
 
 
