@@ -85,7 +85,7 @@ def selective(
         _ring(right, share[chosen], chosen[0] - first)
     _index_axis(left, "x", result.thresholds, 6)
     _index_axis(left, "y", result.ratios[first:], 10)
-    left.set(xlabel="threshold, strict to lenient", ylabel=result.knob or "pruning ratio")
+    left.set(xlabel="threshold, strict to lenient", ylabel=getattr(result, "knob", None) or "pruning ratio")
     found = draw.capital(_found_pairs(mask, share, result.ratios))
     left.set_title(title or found)
     _colour_bar(picture.add_axes((0.91, 0.13, 0.02, 0.72)))

@@ -75,8 +75,8 @@ def certificate(result: Any, *, focus: bool = True) -> draw.Picture:
     finding = "Nothing certified"
     if result.ratio is not None:
         finding = f"Certified up to {100 * result.ratio:.4g}% of the weights"
-        if result.knob is not None:
-            finding = f"Certified up to {result.knob} = {result.ratio:g}"
+        if (knob := getattr(result, "knob", None)) is not None:
+            finding = f"Certified up to {knob} = {result.ratio:g}"
     top.set(ylim=(-0.03 * high, min(1.2 * high, 1.02)), ylabel=f"mean {result.loss}", title=finding)
     return draw.tell(
         picture,
@@ -123,7 +123,7 @@ def _evidence(top: Axes, bottom: Axes, result: Any, show: np.ndarray, *, size: i
     draw.level(bottom, result.delta, f"delta = {result.delta:.3g}")
     draw.p_value_axis(bottom)
     draw.percent(top, "y")
-    draw.ratio_axis(bottom, knob=result.knob)
+    draw.ratio_axis(bottom, knob=getattr(result, "knob", None))
 
 
 @draw.styled

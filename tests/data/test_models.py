@@ -258,9 +258,18 @@ def test_recorded_losses_of_other_criteria(name, family):
 def test_recorded_losses_of_criteria_that_look_at_training_examples(real_mnist, name):
     model, known = models.load(name), data.without_mnist5k(*data.mnist(real_mnist))
     inputs, targets = (part[:1000] for part in known)
-    for family in set(data.CLASSIFIER_FAMILIES[name]) - {"magnitude", *FROM_WEIGHTS}:
-        given = (inputs,) if family == "wanda" else ((inputs, targets), cross_entropy)
-        recorded_equal(name, family, getattr(pruning, family)(model, *given), [60, 90], n=500)
+    fisher, lamp = pruning.fisher(model, (inputs, targets), cross_entropy), pruning.lamp(model)
+    scores = {
+        "fisher": fisher,
+        "product": {layer: lamp[layer] * fisher[layer] for layer in lamp},
+        "snip": pruning.snip(model, (inputs, targets), cross_entropy),
+    }
+    if "wanda" in data.CLASSIFIER_FAMILIES[name]:
+        scores["wanda"] = pruning.wanda(model, inputs)
+    looking = set(data.CLASSIFIER_FAMILIES[name]) - {"magnitude", *FROM_WEIGHTS}
+    assert looking == set(scores)
+    for family in looking:
+        recorded_equal(name, family, scores[family], [60, 90], n=500)
 
 
 @pytest.mark.parametrize("ratio", [0.2, 0.5, 0.8])
