@@ -280,8 +280,7 @@ def _evaluated(
     """The places of the grid that are tested, their losses and p-values; how many a sequence evaluated."""
     from confprune_edu import cache as files, evaluation
 
-    if block is not None:
-        _checks.positive_int(block, "block")
+    block = options.block(block)
     chains = recipe.chains(len(grid))
     if cache is None and chains is None:
         table = evaluation.loss_table(model, data, grid, loss, executor=executor, **options._asdict())
@@ -291,8 +290,6 @@ def _evaluated(
         (losses,) = columns(places)
         return zip(losses.T, recipe.p_values(losses).tolist(), strict=True)
 
-    if options.finish is not None or options.family is not None:
-        block = 1
     with files.columns(model, data, grid, loss, options, executor, cache) as columns:
         tested, evaluated = until_failures(evidence, chains, len(grid), block)
     kept, p_values = zip(*tested.values(), strict=True)

@@ -35,6 +35,12 @@ class Options(NamedTuple):
     target: batches.Target | None = None
     family: pruning.Family | None = None
 
+    def block(self, asked: int | None) -> int | None:
+        """How many ratios are evaluated together: one, where the user's own function makes each network."""
+        if asked is not None:
+            _checks.positive_int(asked, "block")
+        return asked if self.finish is None and self.family is None else 1
+
 
 class Task(NamedTuple):
     """What is to be evaluated: checked arguments, and a copy of the full network in eval mode on its device."""
@@ -261,9 +267,7 @@ class ByRatio:
 
     def __init__(self, task: Task, copy_at: Callable[[int], nn.Module], of_one_shape: bool) -> None:
         self.task, self.copy_at, self.answers = task, copy_at, list[Answer]()
-        self.of_one_shape = (
-            of_one_shape  # the networks are refused where their outputs have another than the full one's
-        )
+        self.of_one_shape = of_one_shape  # are outputs of another form than the full network's refused?
         self.warns = True
 
     def __call__(self, places: Sequence[int]) -> list[Arrays]:

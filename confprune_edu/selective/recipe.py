@@ -270,8 +270,7 @@ def _evaluated(
     from confprune_edu import evaluation
     from confprune_edu.engine import tables as engine
 
-    if block is not None:
-        _checks.positive_int(block, "block")
+    block = options.block(block)
     if (chains := recipe.chains(len(grid))) is None:
         confidence, losses = evaluation.loss_tables(model, data, grid, wanted, **options._asdict()).values()
         return recipe.test(evidence.Tables.of(confidence, losses, taus, *recipe.loss_range)), None
@@ -282,8 +281,6 @@ def _evaluated(
         parts = zip(found.rejected, found.p_values, *found.counts, strict=True)
         return [((found.n, *row), float(row[1][len(taus) // 2])) for row in parts]
 
-    if options.finish is not None or options.family is not None:
-        block = 1
     with contextlib.closing(engine.Columns(model, data, grid, wanted, options)) as columns:
         tested, evaluated = plain.until_failures(rows, chains, len(grid), block)
     (n, *_), *kept = zip(*(row for row, _ in tested.values()), strict=True)
