@@ -389,6 +389,7 @@ def test_the_course_by_keyboard_alone(page, lab):
         if ask(page, ACTIVE).startswith("widgets."):
             break
         page.keyboard.press("k")  # the cell above
+    in_kernel(page, "")  # the answer comes after those of all cells
     explorer = Explorer(page, ask(page, "() => window.jupyterapp.shell.currentWidget.content.activeCellIndex"))
     focused = explorer.box.locator(":focus")
     for _ in range(12):  # past the buttons of the cell, if they are there
