@@ -316,12 +316,13 @@ def _split(
     counts = table.dtype.kind != "f" or (p_value == "binomial" and bool(((table == 0) | (table == 1)).all()))
     exact = np.float32 if counts and len(table) < 2**24 else np.float64  # counts below 2**24 are exact in float32
     values: NDArray[Any] = table.astype(exact)
+    whole = pvalues.loss_sums(table)
     sums, p, rest = [], [], []
     for some in _chunks(trials, 100):
         times = _draw(some, len(table), size, rng, replace)  # how often each row was drawn, (some, n)
         sums.append(np.matmul(times.astype(exact), values))
         seen = np.matmul((times > 0).astype(exact), values) if replace else sums[-1]
-        rest.append((pvalues.loss_sums(table) - seen) / (times == 0).sum(axis=1, keepdims=True))
+        rest.append((whole - seen) / (len(table) - np.count_nonzero(times, axis=1, keepdims=True)))
         if p_value not in pvalues.FROM_SUM:
             drawn = (np.repeat(np.arange(len(table)), row) for row in times)
             p += [pvalues.FROM_LOSSES[p_value](table[rng.permutation(rows)], alpha) for rows in drawn]
