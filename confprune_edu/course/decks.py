@@ -30,11 +30,13 @@ class Slide:
     notes: list[str] = field(default_factory=list)
 
     def lines(self) -> str:
-        """What is shown where there is no figure: the items of a list, or how the text begins."""
+        """What is shown where there is no figure: the items of a list, a table, or how the text begins."""
         text = re.sub(r"<details>.*?</details>", "", "\n\n".join(self.notes), flags=re.DOTALL)  # answers
         if self.section in LISTS:
             items = re.findall(r"^(\d+\.|-) (.+(?:\n +.+)*)", text, re.MULTILINE)
-            return "\n".join(f"{sign} {first_sentence(item)}" for sign, item in items)
+            return "\n".join(f"{sign} {sentences(item)}" for sign, item in items)
+        if table := re.search(r"^\|.*(?:\n\|.*)*", text, re.MULTILINE):
+            return table[0]
         parts = re.split(r"\n\s*\n", text)
         for part, after in zip(parts, [*parts[1:], ""], strict=True):
             if re.match(r"[\w*`$\"(]", part) and not part.startswith("$$"):
@@ -43,25 +45,27 @@ class Slide:
 
 
 def beginning(part: str, after: str) -> str:
-    """A paragraph that fits, else its first sentence; a sentence that needs what comes after it gets a formula or goes.
+    """A paragraph, or those of its sentences that fit; one that needs what comes after it gets a formula or goes.
 
     >>> beginning("It is so. The reasons:", "- first"), beginning("The mean is", "$$x$$")
     ('It is so.', 'The mean is\\n\\n$$x$$')
     """
-    shown = part if len(part) < ROOM else first_sentence(part)
+    shown = part if len(part) < ROOM else sentences(part, ROOM)
     if re.search(r"[.?!][*)\"]*$", shown):
         return shown
     return f"{shown}\n\n{after}" if after.startswith("$$") else shown[: shown.rfind(". ") + 1] or shown
 
 
-def first_sentence(text: str) -> str:
-    """The first sentence of a paragraph, on one line.
+def sentences(text: str, room: int = 0) -> str:
+    """The sentences of a paragraph that fit, on one line; at least the first one.
 
-    >>> first_sentence("**A mask\\nis not small.** It is 3.5 times as large.")
+    >>> sentences("**A mask\\nis not small.** It is 3.5 times as large. Is it? Yes.")
     '**A mask is not small.**'
+    >>> sentences("**A mask\\nis not small.** It is 3.5 times as large. Is it? Yes.", 53)
+    '**A mask is not small.** It is 3.5 times as large.'
     """
-    line = " ".join(text.split())
-    found = re.match(r".+?[.?!](?:\*+|\))?(?= [A-Z*`$(]|$)", line)
+    line, end = " ".join(text.split()), r"[.?!](?:\*+|\))?(?= [A-Z*`$(]|$)"
+    found = re.match(f".{{,{room}}}{end}", line) or re.match(f".+?{end}", line)
     return found[0] if found else line
 
 

@@ -58,6 +58,7 @@ BOOK: dict[str, Any] = {
     "extensions": ["myst_nb", "sphinx.ext.autodoc", "sphinx.ext.napoleon", "sphinx-mathjax-offline", __name__],
     "source_suffix": {".md": "myst-nb", ".ipynb": "myst-nb"},
     "nb_execution_mode": "off",
+    "nb_merge_streams": True,  # what a cell prints is one text, also where it was sent in pieces
     "html_theme": "sphinx_book_theme",
     "html_title": "Confident pruning",
     "html_static_path": [str(PAGES / "_static")],

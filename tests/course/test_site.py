@@ -139,9 +139,16 @@ def test_slides_begin_at_sections_and_figures():
     assert "**A part**" in decks.aside(made[1]) and "](02_two.md#part)" in decks.aside(made[1])
 
 
-def test_a_long_paragraph_is_cut_to_its_first_sentence():
-    text = f"# T\n\nFirst one, e.g. this. {'More of it. ' * 40}"
-    assert decks.slides(new_notebook(cells=[new_markdown_cell(text)]))[0].lines() == "First one, e.g. this."
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        (f"First one, e.g. this. {'More of it, ' * 40}more.", "First one, e.g. this."),
+        (f"First one. Second one. {'More of it, ' * 40}more.", "First one. Second one."),
+        ("What it is:\n\n| a | b |\n|---|---|\n| c | d |\n\nMore of it.", "| a | b |\n|---|---|\n| c | d |"),
+    ],
+)
+def test_a_slide_without_a_figure_shows_the_sentences_that_fit_or_a_table(text, shown):
+    assert decks.slides(new_notebook(cells=[new_markdown_cell(f"# T\n\n{text}")]))[0].lines() == shown
 
 
 @pytest.mark.parametrize(

@@ -3,9 +3,11 @@
 Screenshots are left in tests/screenshots.
 """
 
+import io
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 from confprune_edu.course import decks, notebooks
 
@@ -95,6 +97,22 @@ def test_a_page_fits_the_screen_and_its_formulas_are_typeset(look, name, size):
     page.screenshot(path=SCREENSHOTS / f"book-{name}-{size}.png")
 
 
+def pixel(shown, x, y):
+    """The colour that a part of a page has at this fraction of its width and of its height."""
+    with Image.open(io.BytesIO(shown.screenshot())) as image:
+        return image.convert("RGB").getpixel((int(x * image.width), int(y * image.height)))
+
+
+def test_code_that_goes_on_is_shaded_at_its_edge_until_its_end_is_seen(look):
+    code = look("05_mnist", "phone").locator(".bd-article pre").first
+    assert code.evaluate("code => code.scrollWidth > code.clientWidth")
+    edges = []
+    for move in ("0", "code.scrollWidth"):
+        code.evaluate(f"code => code.scrollTo({move}, 0)")
+        edges += [sum(pixel(code, 0.99, 0.02))]  # above the first line
+    assert edges[0] < edges[1] - 60
+
+
 def test_a_hint_unfolds_and_the_pages_follow_each_other(look):
     page = look("04_fixed_sequence_testing")
     hint = page.locator("details", has=page.get_by_text("Hint", exact=True)).first
@@ -124,3 +142,13 @@ def test_the_dark_theme_is_dark_and_paper_has_no_sidebar(look):
     assert max(dark.evaluate(shade)) < 60 < min(look("02_p_values").evaluate(shade))
     dark.emulate_media(media="print")
     assert not dark.locator(".bd-sidebar-primary").is_visible() and dark.get_by_role("heading", level=1).is_visible()
+
+
+def test_on_a_dark_page_a_figure_has_its_colour_and_a_photograph_its_own(look):
+    page = look("07_polypgen_unet", scheme="dark")
+    paper, photographs = pixel(page.locator(".prev-next-footer"), 0.5, 0.05), page.locator(".tag_keep-colours img")
+    figures = page.locator(".cell:not(.tag_keep-colours) .cell_output img")
+    assert figures.count() > 5 and photographs.count() == 3
+    shades = [pixel(figures.nth(number), *corner) for number in (0, 3) for corner in ((0.01, 0.01), (0.99, 0.99))]
+    assert max(abs(mine - page) for shade in shades for mine, page in zip(shade, paper, strict=True)) <= 1
+    assert {image.evaluate("image => getComputedStyle(image).filter") for image in photographs.all()} == {"none"}
