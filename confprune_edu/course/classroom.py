@@ -18,7 +18,7 @@ from nbformat import NotebookNode, write
 from nbformat.v4 import new_code_cell, new_markdown_cell
 from tqdm import tqdm
 
-from confprune_edu.course.notebooks import Refused, course_notebooks, read_notebook
+from confprune_edu.course.notebooks import Refused, course_notebooks, make_output_dir, read_notebook
 from confprune_edu.exercises import EXERCISES
 
 HERE = Path(__file__).parent
@@ -54,9 +54,8 @@ def build(folder: Path, out: Path) -> list[str]:
         from traitlets.config import PyFileConfigLoader
     except ImportError as error:
         raise Refused('the class needs nbgrader: python -m pip install -e ".[teach]"') from error
-    if out.exists() and any(out.iterdir()):
+    if any(make_output_dir(out, folder).iterdir()):
         raise Refused(f"{out} is not empty; choose a folder that is new")
-    out.mkdir(parents=True, exist_ok=True)
     (out / "nbgrader_config.py").write_text(CONFIG, encoding="utf-8")
     shutil.copy(HERE / "book" / "teach.md", out / "teach.md")
     config = PyFileConfigLoader("nbgrader_config.py", path=str(out)).load_config()

@@ -20,7 +20,7 @@ import os
 import subprocess
 import sys
 from argparse import Namespace
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -110,6 +110,9 @@ def bench_command(arguments: Namespace) -> int:
     """`confprune bench`: measure, print the tables, draw them if asked for."""
     from confprune_edu.course import benchmark
 
+    if arguments.chart is not None:
+        with arguments.chart.open("ab"):  # a file that cannot be written is refused before minutes of measuring
+            pass
     benchmark.measure(arguments.quick, arguments.chart)
     return 0
 
@@ -180,11 +183,16 @@ def classroom_command(arguments: Namespace) -> int:
     return 0
 
 
-def positive(text: str) -> int:
-    """An int of at least 1, for argparse."""
-    if int(text) < 1:
-        raise ValueError
-    return int(text)
+def whole(low: int, high: int = sys.maxsize) -> Callable[[str], int]:
+    """What reads an int from `low` to `high`, for argparse."""
+
+    def read(text: str) -> int:
+        if text.isdecimal() and low <= int(text[:20]) <= high:
+            return int(text)
+        limit = "" if high == sys.maxsize else f" to {high}"
+        raise argparse.ArgumentTypeError(f"must be a whole number from {low}{limit or ' on'}, got {text!r:.99}")
+
+    return read
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -209,7 +217,7 @@ def add_course(commands: Any) -> None:
     app.set_defaults(command=app_command)
     for opened in (start, app):
         opened.epilog = "What follows -- is handed on, such as: -- --no-browser"
-        opened.add_argument("--port", type=int, help="port on 127.0.0.1; 0: any free one")
+        opened.add_argument("--port", type=whole(0, 65535), help="port on 127.0.0.1; 0: any free one")
     listed = commands.add_parser("list", help="the notebooks, their run times and their parameters")
     listed.set_defaults(command=list_command)
     run = commands.add_parser("run", help="execute notebooks; the originals stay as they are")
@@ -225,8 +233,8 @@ def add_course(commands: Any) -> None:
         metavar="DIR",
         help="folder of the executed copies (%(default)s)",
     )
-    add("--jobs", type=positive, metavar="N", help="notebooks run side by side (one a core, while memory allows)")
-    add("--timeout", type=positive, default=600, metavar="S", help="seconds that one cell may take (%(default)s)")
+    add("--jobs", type=whole(1), metavar="N", help="notebooks run side by side (one a core, while memory allows)")
+    add("--timeout", type=whole(1), default=600, metavar="S", help="seconds that one cell may take (%(default)s)")
 
 
 def add_pages(commands: Any) -> None:
@@ -285,7 +293,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     Returns
     -------
     int, the exit code: 0 all is well, 1 a notebook failed or a file does not hold, 2 refused before anything ran or a
-    file cannot be read, 130 interrupted.
+    file cannot be read or written, 130 interrupted, 141 nobody reads the output.
     """
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
@@ -301,8 +309,13 @@ def main(argv: Sequence[str] | None = None) -> int:
         parser.print_help()
         return 0
     try:
-        return arguments.command(arguments)
-    except Refused as refusal:
+        code = arguments.command(arguments)
+        sys.stdout.flush()
+        return code
+    except BrokenPipeError:  # `| head` has read enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # else Python tells at its end
+        return 141  # as of other programs that a closed pipe ends
+    except (Refused, OSError) as refusal:
         print(f"confprune: {refusal}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:

@@ -113,9 +113,11 @@ def parameter_value(text: str) -> Any:
         value = yaml.load(text, Loader=NoDatesSafeLoader) if text.startswith(("[", "{")) else _resolve_type(text)
         json.dumps(value, allow_nan=False)  # the executed copy keeps it, as JSON
     except yaml.YAMLError as error:
-        raise Refused(f"parameter value {text!r} is not valid YAML: {error}") from error
-    except (ValueError, TypeError) as error:
-        raise Refused(f"parameter value {text!r} must be a finite number, text, or a list of such: {error}") from error
+        raise Refused(f"parameter value {text!r:.99} is not valid YAML: {error}") from error
+    except (ValueError, TypeError, RecursionError) as error:
+        raise Refused(
+            f"parameter value {text!r:.99} must be a finite number, text, or a list of such: {error}"
+        ) from error
     return value
 
 
@@ -261,5 +263,7 @@ def copy_lessons(folder: Path, copies: Path) -> list[Path]:
         notebook = read_notebook(path)
         for cell in code_cells(notebook):
             cell.outputs, cell.execution_count = [], None
-        nbformat.write(notebook, copy)
+        beside = copy.with_suffix(".part")  # a part of a lesson would count as the reader's own
+        nbformat.write(notebook, beside)
+        beside.replace(copy)
     return list(missing.values())

@@ -135,10 +135,10 @@ def run_notebook(
     -------
     Outcome; a notebook that fails is an outcome too, not an exception.
     """
+    import nbformat
     import papermill
 
     target = output_dir.resolve() / path.name
-    target.unlink(missing_ok=True)  # what is read below must be this run's
     settings: dict[str, Any] = {
         "kernel_name": "python3",
         "language": "python",
@@ -151,11 +151,14 @@ def run_notebook(
         "extra_arguments": ["--IPKernelApp.log_level=CRITICAL"],
         "on_cell_executed": lambda **_: tick(),
     }
-    error = None
+    error: Exception | None = None
     start = time.perf_counter()
     try:
+        target.unlink(missing_ok=True)  # what is read below must be this run's
         papermill.execute_notebook(path.resolve(), target, parameters, **settings)
         executed = read_notebook(target)
+    except OSError as raised:  # nothing can be written: what lies there may be of another run
+        error, executed = raised, nbformat.v4.new_notebook()
     except Exception as raised:
         error, executed = raised, partial_copy(target)
     seconds = time.perf_counter() - start

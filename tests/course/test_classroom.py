@@ -161,6 +161,8 @@ def test_what_a_teacher_has_written_is_not_overwritten(tmp_path, capsys):
     (tmp_path / "mine.txt").write_text("", encoding="utf-8")
     assert command.main(["classroom", str(tmp_path)]) == 2
     assert "is not empty; choose a folder that is new" in capsys.readouterr().err
+    assert command.main(["classroom", str(tmp_path / "mine.txt")]) == 2
+    assert "mine.txt cannot be made: File exists" in capsys.readouterr().err
 
 
 def test_without_nbgrader_it_says_what_to_install(tmp_path, monkeypatch, capsys):

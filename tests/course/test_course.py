@@ -221,6 +221,16 @@ def test_a_full_disk_is_told_of_the_notebook_that_it_cut_off(folder, capsys, mon
     assert "FAILED 01_cut\n  OSError: [Errno 28] No space left on device\n" in out
 
 
+def test_a_copy_that_cannot_be_written_fails_alone(folder, capsys):
+    write(folder, "01_blocked", code("1"))
+    write(folder, "02_whole", code("6 * 7", "headline"))
+    Path("executed", "01_blocked.ipynb").mkdir(parents=True)
+    assert command.main(["run"]) == 1
+    out = capsys.readouterr().out
+    assert {name: row[2] for name, row in rows(out).items()} == {"01_blocked": "FAILED", "02_whole": "42"}
+    assert "01_blocked.ipynb" in out.partition("FAILED 01_blocked\n")[2]
+
+
 def test_jobs_are_as_many_as_cores_and_memory_allow(monkeypatch):
     monkeypatch.setattr(runner, "cores", lambda: 4)
     left = {None: 1, 100: 1, 2399: 1, 2400: 2, 4000: 3, 50_000: 4}
@@ -345,7 +355,7 @@ def test_an_unknown_parameter_is_refused(folder, capsys):
     for form in (["n", "1"], ["n=1"], ["n=1=2"]):
         assert "a parameter 'n'; they have: alpha" in refusal(capsys, "run", "01", "-p", *form)
     assert "not valid YAML" in refusal(capsys, "run", "-p", "n", "[1, 2")
-    for text in ("nan", "inf", "[1, .nan]"):
+    for text in ("nan", "inf", "1e400", "[1, .nan]", "[" * 3000):
         assert "must be a finite number" in refusal(capsys, "run", "-p", "n", text)
 
 
@@ -427,11 +437,50 @@ def test_a_file_that_is_no_notebook_is_refused(folder, capsys):
     assert "02_torn.ipynb is not a notebook" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("argv", [["run", "--jobs", "0"], ["run", "--timeout", "x"], ["run", "-p", "alpha"], ["lift"]])
-def test_a_malformed_command_line_exits_2(argv):
+MALFORMED = {
+    ("run", "--jobs", "0"): "--jobs: must be a whole number from 1 on, got '0'",
+    ("run", "--timeout", "x"): "--timeout: must be a whole number from 1 on, got 'x'",
+    ("start", "--port", "65536"): "--port: must be a whole number from 0 to 65535, got '65536'",
+    ("app", "--port", "-5"): "--port: must be a whole number from 0 to 65535, got '-5'",
+    ("run", "-p", "alpha"): "-p: expected 2 arguments",
+    ("lift",): "invalid choice: 'lift'",
+}
+
+
+@pytest.mark.parametrize(("argv", "why"), MALFORMED.items())
+def test_a_malformed_command_line_exits_2(argv, why, capsys):
     with pytest.raises(SystemExit) as stop:
         command.main(argv)
-    assert stop.value.code == 2
+    assert stop.value.code == 2 and why in capsys.readouterr().err
+
+
+def test_what_the_disk_refuses_is_one_sentence(folder, replaced, capsys, monkeypatch):
+    executed(folder, "00_zero")
+
+    def full(notebook, path):
+        path.touch()
+        raise OSError(errno.ENOSPC, "No space left on device", str(path))
+
+    with monkeypatch.context() as patched:
+        patched.setattr(nbformat, "write", full)
+        assert command.main(["start"]) == 2
+    assert capsys.readouterr().err.startswith("confprune: [Errno 28] No space left on device: ")
+    assert command.main(["start"]) is None and len(replaced) == 1
+    assert "1 of 1 lessons copied" in capsys.readouterr().out  # what the full disk cut off was no copy
+
+
+def test_a_chart_that_cannot_be_drawn_is_refused_before_anything_is_measured(folder, capsys):
+    assert "nowhere/chart.png" in refusal(capsys, "bench", "--chart", "nowhere/chart.png")
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="needs POSIX pipes")
+def test_nobody_has_to_read_to_the_end():
+    read, write_end = os.pipe()
+    os.close(read)
+    line = [sys.executable, "-c", "import sys; from confprune_edu.course import main; sys.exit(main(['list']))"]
+    done = subprocess.run(line, stdout=write_end, stderr=subprocess.PIPE)
+    os.close(write_end)
+    assert (done.returncode, done.stderr) == (141, b"")
 
 
 # list, help, version
