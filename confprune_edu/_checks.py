@@ -1,6 +1,8 @@
 """The front door: every refusal of a number or an array names the argument, what it got and what it may be."""
 
+import os
 from numbers import Integral, Real
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -56,6 +58,13 @@ def choice(value: Any, name: str, options: Any) -> str:
     if not isinstance(value, str) or value not in options:
         raise ValueError(f"{name} must be one of {', '.join(options)}; got {value!r}")
     return value
+
+
+def path(value: Any, name: str) -> Path:
+    """`value`, text or a path, as a path."""
+    if not isinstance(value, str | os.PathLike):
+        raise TypeError(f"{name} must be a path, got {value!r}")
+    return Path(value)
 
 
 def numeric(values: Any, name: str) -> NDArray[Any]:

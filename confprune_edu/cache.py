@@ -19,8 +19,8 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import nn
 
-from confprune_edu import pruning
-from confprune_edu.engine import batches, tables
+from confprune_edu import _checks, pruning
+from confprune_edu.engine import batches, nested, passes, tables
 from confprune_edu.engine.fingerprint import Fingerprinted
 from confprune_edu.engine.passes import Options
 from confprune_edu.identity import checksum, identity, precision, versions
@@ -34,7 +34,7 @@ ORIGIN = "origin.json"
 MISSING, VARIES = "missing", "varies"  # in place of the text about a part
 TRIED = "network at ratio"  # that finish or family gave there
 DIGEST = 32  # bytes of SHA-256
-FREE = ("batch_size", "progress")  # options that change no loss
+FREE = ("batch_size", "progress")  # options that are no part of the origin: of the batches, what they come to is
 
 
 @contextlib.contextmanager
@@ -50,8 +50,10 @@ def columns(
     """`engine.tables.Columns.at`, by way of the files in a folder where there is one."""
     kept = None
     if folder is not None:
-        _read_once(data, options)
-        kept = Kept(Path(folder), model, data, grid, {"loss": loss} | options._asdict())
+        size = passes.batch_size(model, data, options, passes.device_of(model, options.device))
+        options = options._replace(batch_size=size)
+        cut = _read_once(data, options)
+        kept = Kept(_checks.path(folder, "cache"), model, data, cut, grid, {"loss": loss} | options._asdict())
         options = options._replace(**kept.noting)
     with contextlib.closing(tables.Columns(model, data, grid, {"losses": loss}, options, executor)) as found:
         yield found.at if kept is None else kept.before(found.at)
@@ -61,15 +63,24 @@ class Kept:
     """The columns in a folder; ValueError where they come from something else."""
 
     def __init__(
-        self, folder: Path, model: nn.Module, data: Fingerprinted, grid: NDArray[np.float64], given: dict[str, Any]
+        self,
+        folder: Path,
+        model: nn.Module,
+        data: Fingerprinted,
+        cut: str,
+        grid: NDArray[np.float64],
+        given: dict[str, Any],
     ) -> None:
         self.folder, self.ratios = folder, list(map(repr, grid.tolist()))
-        with _on_disk(folder):
+        with tables.on_disk(folder, "cache"):
             folder.mkdir(parents=True, exist_ok=True)
         self.given = {name: given[name] for name in ("family", *given) if name not in FREE}
         weights = [] if given["family"] is not None else list(pruning.prunable(model, given["weights"]))
         self.given |= {"weights": weights, "device": str(given["device"])}
-        self.fixed = {"model": {"model": checksum(model, "model")}, "data": {"data": str(data.sha256)}}
+        self.fixed = {
+            "model": {"model": checksum(model, "model")},
+            "data": {"data": str(data.sha256), "batches": cut},
+        }
         self.origin = self._origin()
         own = [name for name in ("family", "finish") if callable(given[name])]  # others are refused by the engine
         self.noting: dict[str, Any] = {name: Noting(given[name]) for name in own}
@@ -160,7 +171,7 @@ class Kept:
     def _write(self, name: str, body: bytes) -> None:
         """A file that is there as a whole or not at all."""
         path, beside = self.folder / name, self.folder / f"{name}.{secrets.token_hex(4)}.part"
-        with _on_disk(path):
+        with tables.on_disk(path, "cache"):
             try:
                 beside.write_bytes(body)
                 beside.replace(path)
@@ -190,20 +201,14 @@ def _varies(place: str, parts: dict[str, str]) -> bool:
     return any(text == VARIES and place.startswith(f"{part}.") for part, text in parts.items())
 
 
-@contextlib.contextmanager
-def _on_disk(path: Path) -> Iterator[None]:
-    """Errors of the disk, a full one say, name the argument and the file."""
-    try:
-        yield
-    except OSError as problem:
-        raise OSError(problem.errno, f"cache: {problem.strerror}", str(path)) from None
+def _read_once(data: Fingerprinted, options: Options) -> str:
+    """Take the checksum of the examples, TypeError where there is none; how many batches they make, and how large.
 
-
-def _read_once(data: Fingerprinted, options: Options) -> None:
-    """Take the checksum of the examples; TypeError where there is none."""
+    What a network gives for an example may depend on the others of its batch.
+    """
     source = batches.Source(data, options.batch_size, options.target)
     with pruning.same_random_state(*source.generators):
-        for _ in source.once():
-            pass
+        sizes = [str(nested.examples(batch.inputs)) for batch in source.once()]
     if data.sha256 is None:
         raise TypeError("cache: data must be tensors, arrays, texts and numbers, and at least one example")
+    return f"{len(sizes)} of {', '.join(sorted(set(sizes)))}"

@@ -92,8 +92,8 @@ def calibrate(
     cache : str or Path, optional
         Folder where the losses of each ratio are kept as soon as they are known: a run that was interrupted goes on
         when it is begun again. Its `origin.json` tells what they belong to, and a folder of another model, data, loss,
-        scores, finish, family ... is refused: the code, settings and data in these are compared, and the network that
-        finish gives at the first ratio. What a loss reads in files is not. A loader is read once more.
+        batch size, scores, finish, family ... is refused: the code, settings and data in these are compared, and the
+        network that finish gives at the first ratio. What a loss reads in files is not. A loader is read once more.
 
     Returns
     -------

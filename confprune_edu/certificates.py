@@ -80,7 +80,7 @@ class Certificate(Record):
         tensors = saved.tensors_of(pruned)
         names = [] if self.knob is not None else list(pruning.prunable(pruned, self.weights))
         about = saved.about(pruned, tensors, names, network, date) | setting
-        saved.write(Path(path), tensors, replace(self, saved=about).to_json())
+        saved.write(_checks.path(path, "path"), tensors, replace(self, saved=about).to_json())
 
     def saved_ratio(self) -> float | None:
         """The pruning ratio of the network in the file that this certificate comes from."""
@@ -403,7 +403,7 @@ def verify(path: str | Path, model: nn.Module | None = None) -> Any:
 def _read(path: str | Path) -> tuple[Any, dict[str, Tensor]]:
     from confprune_edu import saved
 
-    text, tensors = saved.read(Path(path))
+    text, tensors = saved.read(_checks.path(path, "path"))
     certificate: Any = read(text)
     if certificate.saved is None:
         raise ValueError(f"the certificate in {Path(path).name} names no tensor: it was not written by save")

@@ -13,7 +13,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from confprune_edu import pruning
+from confprune_edu import _checks, pruning
 from confprune_edu.engine import batches, nested, tables
 from confprune_edu.engine.passes import Options
 from confprune_edu.engine.proof import Call
@@ -107,7 +107,7 @@ def loss_table(
     options = Options(scores, finish, batch_size, device, progress, weights, call, target, family)
     rows = tables.rows(model, data, ratios, {"losses": loss}, options, executor)
     if out is not None:
-        return tables.filed(rows, batches.count(data), Path(out))
+        return tables.filed(rows, batches.count(data), _checks.path(out, "out"))
     return tables.joined(rows, {"losses": loss})["losses"]
 
 
@@ -218,6 +218,9 @@ def same_function(a: Any, b: Any, data: Any, *, batch_size: int | None = None) -
     >>> same_function(model, rounded, torch.zeros(5, 4)).largest < 0.01
     True
     """
+    for name, function in (("a", a), ("b", b)):
+        if not callable(function):
+            raise TypeError(f"{name} must be a function from inputs to outputs, got {function!r}")
     source = batches.Source(data, batch_size)
     examples, largest, changed = 0, 0.0, 0
     with torch.no_grad():

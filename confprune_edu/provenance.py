@@ -51,6 +51,7 @@ def provenance_of(
             "(the largest) are not prunable by default; weights= chooses which are",
             stacklevel=3,
         )
+    scores = None if scores is None else pruning.checked_scores(model, scores, weights)
     return same | {
         "criterion": "magnitude" if scores is None else "custom",
         "scores": None if scores is None else {name: score.detach().clone() for name, score in scores.items()},

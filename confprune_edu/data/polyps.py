@@ -122,7 +122,7 @@ def polypgen(
     ((1, 3, 32, 32), True, ('C3/0000',))
     """
     size = _checks.positive_int(size, "size")
-    pairs, problems = _pairs(*_centre_folders(Path(root), centres))
+    pairs, problems = _pairs(*_centre_folders(_checks.path(root, "root"), centres))
     file = _cache_file(cache, size, pairs) if not problems else None
     stored = _read_cache(file, (len(pairs), size))
     if stored is None:

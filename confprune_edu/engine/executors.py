@@ -15,6 +15,10 @@ import torch
 PIECES = 32  # at most: enough for the workers of a small cluster, few enough that the model travels seldom
 
 
+UNSENT = (
+    "a worker cannot be sent what only a notebook or script defines ({}): put it into a module of its own and import "
+    "it, or install cloudpickle"
+)
 BEGAN_IN = os.getpid()  # the process that imported this module: in a forked child still its parent
 
 
@@ -33,7 +37,10 @@ class Parcel:
         # where Dask is, there is cloudpickle: it also knows functions that cannot be imported
         way = importlib.import_module("cloudpickle" if importlib.util.find_spec("cloudpickle") else "pickle")
         content = io.BytesIO()  # torch's own format: weights that share memory still do when they arrive
-        torch.save(self.arguments, content, pickle_module=way, pickle_protocol=pickle.HIGHEST_PROTOCOL)
+        try:
+            torch.save(self.arguments, content, pickle_module=way, pickle_protocol=pickle.HIGHEST_PROTOCOL)
+        except (pickle.PicklingError, AttributeError) as problem:  # "Can't pickle <function <lambda> ...>"
+            raise TypeError(UNSENT.format(problem)) from problem
         return _arrived, (content.getvalue(),)
 
     @property
@@ -50,10 +57,7 @@ class Parcel:
                 self._arguments = torch.load(io.BytesIO(self._content), weights_only=False)
                 self._content = None
             except AttributeError as problem:  # "Can't get attribute 'Net' on <module '__main__'>"
-                raise TypeError(
-                    f"a worker cannot be sent what only a notebook or script defines ({problem}): put it into a module "
-                    "of its own and import it, or install cloudpickle"
-                ) from problem
+                raise TypeError(UNSENT.format(problem)) from problem
         return self._arguments
 
 
@@ -104,7 +108,8 @@ def _result(
         if not _died(problem):
             raise
         raise RuntimeError(
-            f"the worker of {name} died, and so did its successor, or the executor is broken"
+            f"the worker of {name} died, and so did its successor, or the executor is broken: mostly for want of "
+            'memory, or since new processes begin with a script that has no `if __name__ == "__main__":`'
         ) from problem
 
 

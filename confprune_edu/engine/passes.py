@@ -108,11 +108,19 @@ def prepare(
         if not callable(function):
             raise TypeError(f"{name} must be a function, got {function!r}")
     weights = [] if options.family is not None else list(pruning.prunable(model, options.weights))
-    device = next(model.parameters()).device if options.device is None else torch.device(options.device)
+    device = device_of(model, options.device)
     source = batches.Source(data, batch_size(model, data, options, device), options.target)
     full, shown = full_copy(model, device, weights, call)
     whole = options.target is not None
     return Task(model, full, grid, losses, source, device, options.progress, weights, call, shown, whole)
+
+
+def device_of(model: nn.Module, asked: Any) -> torch.device:
+    """Where to run: as asked, or where the model is."""
+    try:
+        return next(model.parameters()).device if asked is None else torch.device(asked)
+    except (RuntimeError, TypeError) as problem:
+        raise ValueError(f"device must be a torch.device or its name, got {asked!r}: {problem!s:.99}") from None
 
 
 def batch_size(model: nn.Module, data: Any, options: Options, device: torch.device) -> int | None:

@@ -132,13 +132,23 @@ def new_file(path: Path, argument: str) -> Iterator[Path]:
     """
     _refuse_existing(path, argument)
     beside = path.with_name(f"{path.name}.{secrets.token_hex(4)}.part")
-    beside.touch(exist_ok=False)  # refuses here a folder that cannot be written to
+    with on_disk(path, argument):
+        beside.touch(exist_ok=False)  # refuses here a folder that cannot be written to
     try:
         yield beside
         _refuse_existing(path, argument)
         beside.rename(path)
     finally:
         beside.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def on_disk(path: Path, argument: str) -> Iterator[None]:
+    """Errors of the disk, a full one say, name the argument and the file."""
+    try:
+        yield
+    except OSError as problem:
+        raise OSError(problem.errno, f"{argument}: {problem.strerror}", str(path)) from None
 
 
 def _refuse_existing(path: Path, argument: str) -> None:
@@ -150,7 +160,8 @@ def _fill(parts: Iterator[Arrays], n: int, path: Path) -> None:
     start, table = 0, None
     for part, *_ in parts:
         if table is None:
-            table = _reserved(path, part.dtype, (n, part.shape[1]))
+            with on_disk(path, "out"):
+                table = _reserved(path, part.dtype, (n, part.shape[1]))
         if start + len(part) > n or part.dtype != table.dtype:
             raise ValueError("data gave more examples than it has, or losses of two dtypes")
         table[start : start + len(part)] = part
@@ -182,8 +193,7 @@ def _rank(model: nn.Module, options: Options) -> Tensor:
         raise TypeError(f"family must be a function family(model, ratio) -> network, got {options.family!r}")
     if given := [name for name in ("scores", "weights") if getattr(options, name) is not None]:
         raise ValueError(f"family takes the place of {' and '.join(given)}: give one or the other")
-    if not isinstance(model, nn.Module):
-        raise TypeError(f"model must be a torch.nn.Module, got {type(model).__name__}")
+    pruning.checked_network(model)
     return torch.empty(0, dtype=torch.int64)
 
 
@@ -246,6 +256,8 @@ def _by_workers(
     options: Options,
 ) -> Iterator[Arrays]:
     """The rows of each piece of the data, evaluated on the executor."""
+    if not isinstance(executor, Executor):
+        raise TypeError(f"executor must be a concurrent.futures.Executor, got {executor!r}")
     if any(map(torch.is_autocast_enabled, ("cpu", "cuda"))):
         raise ValueError(AUTOCAST)
     seen, data = (data, data.data) if isinstance(data, Fingerprinted) else (None, data)

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import interpolate, max_pool2d
 
-from confprune_edu import data
+from confprune_edu import _checks, data
 
 
 class UNet(nn.Module):
@@ -226,8 +226,7 @@ def load(name: str) -> nn.Module:
     ...     (model(images).argmax(1) != labels).sum().item()  # errors among the 5,000
     80
     """
-    if name not in NETWORKS:
-        raise ValueError(f"name is {name!r}; the networks are {', '.join(NETWORKS)}")
+    _checks.choice(name, "name", NETWORKS)
     stored = safetensors.torch.load(data.read_asset(f"{name}.safetensors"))
     weights = {key: v.float() if v.is_floating_point() else v for key, v in stored.items()}
     with torch.device("meta"):  # shapes only: initial weights would be drawn from the global generator

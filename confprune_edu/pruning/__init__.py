@@ -2,6 +2,7 @@
 
 from confprune_edu.pruning.copies import (
     Finish as Finish,
+    checked_scores as checked_scores,
     family as family,
     global_rank as global_rank,
     plain as plain,
@@ -38,6 +39,7 @@ from confprune_edu.pruning.scores import (
     wanda as wanda,
 )
 from confprune_edu.pruning.state import (
+    checked_network as checked_network,
     difference as difference,
     digest as digest,
     digests as digests,

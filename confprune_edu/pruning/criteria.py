@@ -8,6 +8,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
+from confprune_edu.pruning.state import checked_network
+
 # Which weights may go: patterns of parameter names, or a function (name, module, parameter) -> bool.
 Weights = Sequence[str] | Callable[[str, nn.Module, nn.Parameter], bool]
 
@@ -47,8 +49,7 @@ def prunable(model: nn.Module, weights: Weights | None = None) -> dict[str, nn.P
     >>> list(prunable(model)), list(prunable(model, ["[01].weight"]))
     (['1.weight', '3.weight'], ['0.weight', '1.weight'])
     """
-    if not isinstance(model, nn.Module):
-        raise TypeError(f"model must be a torch.nn.Module, got {type(model).__name__}")
+    checked_network(model)
     if weights is None:
         embedded = [m._parameters.get("weight") for m in model.modules() if isinstance(m, EMBEDDINGS)]
         seen, picked = {memory(w) for w in embedded if w is not None}, _usual(model)

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from confprune_edu import _checks
 from confprune_edu.pruning.copies import checked_scores, own, ranks, twin
 from confprune_edu.pruning.criteria import Weights, some
 from confprune_edu.pruning.state import same_random_state
@@ -52,7 +53,7 @@ def random(model: nn.Module, *, seed: int, weights: Weights | None = None) -> Sc
     >>> sorted(random(nn.Linear(2, 1), seed=0)) == ["weight"]
     True
     """
-    generator = torch.Generator().manual_seed(seed)
+    generator = torch.Generator().manual_seed(_checks.whole(seed, "seed", 0, 2**64 - 1))
     return {
         name: torch.rand(weight.shape, generator=generator, dtype=torch.float64)
         for name, weight in some(model, weights).items()
@@ -224,10 +225,15 @@ def ranked(scores: Mapping[str, Tensor]) -> Scores:
 
 def _slopes(model: nn.Module, data: tuple[Any, Any], loss: TrainingLoss, weights: Weights | None) -> Iterator[Scores]:
     """The derivatives of every example's loss, by prunable weight; 0 where the loss does not depend on it."""
+    if not isinstance(data, tuple | list) or len(data) != 2:
+        raise TypeError(f"data must be (inputs, targets), got a {type(data).__name__}")
+    if not callable(loss):
+        raise TypeError(f"loss must be a function loss(outputs, targets), got {loss!r}")
     inputs, targets = data
     if len(inputs) != len(targets) or len(inputs) == 0:
         raise ValueError(f"data must be inputs and as many targets, got {len(inputs)} and {len(targets)}")
-    copied, names = twin(model).eval().requires_grad_(False), list(some(model, weights))
+    names = list(some(model, weights))
+    copied = twin(model).eval().requires_grad_(False)
     chosen = [copied.get_parameter(name).requires_grad_() for name in names]
     for i in range(len(inputs)):
         with same_random_state(), torch.enable_grad():

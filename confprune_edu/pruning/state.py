@@ -11,12 +11,20 @@ import torch
 from torch import Tensor, nn
 
 
+def checked_network(model: Any) -> nn.Module:
+    """`model`, which must be a network."""
+    if not isinstance(model, nn.Module):
+        raise TypeError(f"model must be a torch.nn.Module, got {type(model).__name__}")
+    return model
+
+
 def fingerprint(model: nn.Module) -> str:
     """SHA-256 of the names, dtypes, shapes and bytes of a network's parameters and buffers.
 
     >>> fingerprint(nn.Linear(2, 2)) == fingerprint(nn.Linear(2, 2))
     False
     """
+    checked_network(model)
     return digest(dict([*model.named_parameters(remove_duplicate=False), *model.named_buffers(remove_duplicate=False)]))
 
 

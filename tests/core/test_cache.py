@@ -152,11 +152,33 @@ def test_what_is_there_is_not_evaluated_again(tmp_path):
 def test_a_loader_of_the_same_examples_may_go_on(tmp_path, dtype):
     loss = losses.disagreement if dtype is bool else losses.accuracy_drop
     first = run(tmp_path, loss=loss, alpha=0.5)
-    loader = DataLoader(TensorDataset(*examples()), batch_size=7)
+    loader = DataLoader(TensorDataset(*examples()), batch_size=60)
     assert same(run(tmp_path, data=loader, loss=loss, alpha=0.5), first)
-    shuffled = DataLoader(TensorDataset(*examples()), batch_size=7, shuffle=True)
+    shuffled = DataLoader(TensorDataset(*examples()), batch_size=60, shuffle=True)
     with pytest.raises(ValueError, match="of another data"):
         run(tmp_path, data=shuffled, loss=loss, alpha=0.5)
+
+
+class Centred(nn.Module):
+    """What it gives for an example depends on the others of its batch."""
+
+    def __init__(self):
+        super().__init__()
+        self.inner = network()
+
+    def forward(self, inputs):
+        return self.inner(inputs - inputs.mean(0))
+
+
+def test_batches_of_another_size_may_be_another_function(tmp_path):
+    first = run(tmp_path, model=Centred(), batch_size=20)
+    assert not np.array_equal(first.p_values, run(None, model=Centred(), batch_size=30).p_values, equal_nan=True)
+    again = DataLoader(TensorDataset(*examples()), batch_size=20)
+    assert same(run(tmp_path, model=Centred(), data=again), first)
+    other = DataLoader(TensorDataset(*examples()), batch_size=30)
+    for options in ({}, {"batch_size": 30}, {"data": other}):
+        with pytest.raises(ValueError, match=r"of another data: batches was 3 of 20 and is"):
+            run(tmp_path, model=Centred(), **options)
 
 
 PROCESS = """

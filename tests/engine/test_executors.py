@@ -183,6 +183,8 @@ def test_what_a_worker_cannot_find_is_named(monkeypatch):
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)  # no cloudpickle, which sends the class itself
     with spawned(1) as executor, pytest.raises(TypeError, match=r"'Homeless'.* into a module of its own"):
         evaluation.loss_table(Homeless(4, 3), torch.ones(8, 4), [0.5], losses.disagreement, executor=executor)
+    with spawned(1) as executor, pytest.raises(TypeError, match=r"lambda.* into a module of its own"):
+        evaluation.loss_table(nn.Linear(4, 3), torch.ones(8, 4), [0.5], lambda p, f, t: p[:, 0] > 9, executor=executor)
 
 
 class Unlucky(Executor):
@@ -284,6 +286,12 @@ def test_a_table_in_a_file_replaces_no_other(mlp, digits, tmp_path):
     with pytest.raises(FileExistsError, match=r"other\.npy exists"):
         evaluation.loss_table(mlp, digits[0][:9], RATIOS, written_meanwhile, out=tmp_path / "other.npy")
     assert {path.read_text(encoding="utf-8") for path in tmp_path.iterdir()} == {"kept"}
+
+
+def test_a_folder_that_is_not_there_is_named(mlp, digits, tmp_path):
+    out = tmp_path / "nowhere" / "table.npy"
+    with pytest.raises(FileNotFoundError, match=rf"out: No such file or directory: '{out}'"):
+        evaluation.loss_table(mlp, digits[0][:9], RATIOS, losses.disagreement, out=out)
 
 
 @pytest.mark.parametrize("end", [KeyboardInterrupt, ZeroDivisionError])
