@@ -29,6 +29,7 @@ from confprune_edu.course.notebooks import Refused, code_cells, course_notebooks
 from confprune_edu.exercises import EXERCISES
 
 if TYPE_CHECKING:
+    from docutils import nodes
     from sphinx.application import Sphinx
 
 PAGES = Path(__file__).parent / "book"
@@ -159,6 +160,7 @@ def run_sphinx(what: str, source: Path, out: Path, builder: str, settings: Mappi
 def setup(app: Sphinx) -> None:
     """What Sphinx calls, since the book names this module among its extensions."""
     app.connect("autodoc-process-docstring", headed, priority=400)  # before napoleon reads it
+    app.connect("doctree-resolved", linked)
 
 
 def headed(app: Sphinx, what: str, name: str, thing: object, options: object, lines: list[str]) -> None:
@@ -166,3 +168,15 @@ def headed(app: Sphinx, what: str, name: str, thing: object, options: object, li
     for start, heading in (("Source: ", "References"), (">>> ", "Examples")):
         if at := [number for number, line in enumerate(lines) if line.startswith(start)]:
             lines[at[0] : at[0]] = [heading, "-" * len(heading)]
+
+
+def linked(app: Sphinx, page: nodes.document, name: str) -> None:
+    """Let each `room.name` of the package lead to what the page of its interface says of it."""
+    from docutils import nodes
+    from sphinx.util.nodes import make_refnode
+
+    documented = app.env.domains.python_domain.objects
+    for literal in list(page.findall(nodes.literal)):
+        entry = documented.get(f"confprune_edu.{literal.astext()}")
+        if entry and not isinstance(literal.parent, nodes.reference):
+            literal.replace_self(make_refnode(app.builder, name, entry.docname, entry.node_id, literal.deepcopy()))

@@ -99,6 +99,15 @@ def test_the_api_page_has_the_docstrings_with_their_examples(site):
     assert one.index("Raises") < one.index("References") < one.index("Examples") < one.index("&gt;&gt;&gt;")
 
 
+def test_a_name_of_the_package_leads_to_what_is_said_of_it(site):
+    api, lesson = (
+        (site[0] / f"{name}.html").read_text(encoding="utf-8") for name in ("api", "10_certificate_or_validation")
+    )
+    name = "confprune_edu.pruning.fine_tune"
+    assert f'id="{name}"' in api and f'href="#{name}"><code' in api
+    assert f'href="api.html#{name}"><code' in lesson
+
+
 def test_the_notebooks_stay_as_they_are(site):
     assert {path.stem for path in FOLDER.glob("*.ipynb")} == set(NAMES)
 
