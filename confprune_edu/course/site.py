@@ -71,6 +71,7 @@ BOOK: dict[str, Any] = {
         "show_toc_level": 2,
         "navbar_persistent": [],  # the sidebar has a search
     },
+    "napoleon_use_param": False,  # names that share a sentence stay together
     "autodoc_typehints": "none",
     "autodoc_preserve_defaults": True,
     "autodoc_member_order": "bysource",
@@ -178,5 +179,5 @@ def linked(app: Sphinx, page: nodes.document, name: str) -> None:
     documented = app.env.domains.python_domain.objects
     for literal in list(page.findall(nodes.literal)):
         entry = documented.get(f"confprune_edu.{literal.astext()}")
-        if entry and not isinstance(literal.parent, nodes.reference):
+        if entry and "." in literal.astext() and not isinstance(literal.parent, nodes.reference):
             literal.replace_self(make_refnode(app.builder, name, entry.docname, entry.node_id, literal.deepcopy()))

@@ -106,6 +106,8 @@ def test_a_name_of_the_package_leads_to_what_is_said_of_it(site):
     name = "confprune_edu.pruning.fine_tune"
     assert f'id="{name}"' in api and f'href="#{name}"><code' in api
     assert f'href="api.html#{name}"><code' in lesson
+    assert 'href="#module-confprune_edu.data"><code' not in api  # `data` alone is an argument
+    assert "<strong>model, data, loss, ratios" in api  # one sentence for them all
 
 
 def test_the_notebooks_stay_as_they_are(site):
