@@ -21,7 +21,7 @@ ROOMS = {  # where a record of this schema is read
 }
 LATER = {"later": True}  # marks fields that records of version 1 may lack
 NONE = ("knob", "importance", "floor")  # fields whose null says that there was none; of others, that it is not known
-LONGEST_NAME = 10_000  # characters of a procedure, loss or criterion
+LONGEST_NAME = 10_000  # characters of a procedure, a loss, a checksum, a weight
 OWN = ("scores", "finish", "family")  # fields that stay with the certificate in memory
 
 
@@ -64,7 +64,7 @@ class Record:
         try:
             return cls(**cls._checked({name: record.get(name) for name in cls._json_fields()}))
         except (TypeError, ValueError, OverflowError) as problem:
-            raise ValueError(f"the calibration record contradicts itself: {problem}") from None
+            raise ValueError(f"the calibration record contradicts itself: {problem!s:.900}") from None
 
     @classmethod
     def _json_fields(cls) -> dict[str, bool]:
@@ -101,7 +101,7 @@ class Record:
         if None not in own and (sorted(own) != own or own[0] < 0):
             raise ValueError("zeros, prunable and matrix must be numbers of entries, the later not below the earlier")
         _check_family(record["knob"], record["parameters"], record["prunable"])
-        if long := [k for k in ("procedure", "loss", "criterion", "knob") if len(record[k] or "") > LONGEST_NAME]:
+        if long := [name for name, value in record.items() if any(len(text) > LONGEST_NAME for text in _texts(value))]:
             raise ValueError(f"{', '.join(long)} longer than {LONGEST_NAME:,} characters")
         if record["importance"] is not None:
             _checks.number(record["importance"], "importance", 0, np.inf)
@@ -143,7 +143,9 @@ def _parsed(text: str) -> Any:
     if not isinstance(text, str | bytes):
         raise TypeError(f"text must be what to_json gave, got {type(text).__name__}")
     try:
-        return json.loads(text, object_pairs_hook=_each_once)
+        record = json.loads(text, object_pairs_hook=_each_once)
+        json.dumps(record, ensure_ascii=False).encode()  # half of a surrogate pair is no text, and cannot be printed
+        return record
     except (ValueError, RecursionError) as problem:
         raise ValueError(f"not a calibration record (its text is needed, not a path): {problem}") from None
 
@@ -229,6 +231,11 @@ def _check_family(knob: str | None, parameters: list[Any] | None, prunable: int 
         _checks.whole(size, "parameters", 0, np.inf)
     if len(parameters) != 2:
         raise ValueError("parameters must be two numbers: of the model, of the network at the certified ratio")
+
+
+def _texts(value: Any) -> list[str]:
+    """The texts that a field is, or lists."""
+    return [part for part in (value if isinstance(value, list) else [value]) if isinstance(part, str)]
 
 
 def _each_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

@@ -559,6 +559,10 @@ def test_hostile_records_are_refused_as_values(name):
     hostile = {
         "contradicts itself: ": json.dumps(record | {"alpha": 10**400}),
         "contradicts itself: loss longer than": json.dumps(record | {"loss": "x" * 10**7}),
+        "contradicts itself: p_value must be one of": json.dumps(record | {"p_value": "x" * 10**7}),
+        "contradicts itself: data_sha256 longer than": json.dumps(record | {"data_sha256": "x" * 10**7}),
+        "contradicts itself: weights longer than": json.dumps(record | {"weights": ["x" * 10**7]}),
+        "surrogates not allowed": json.dumps(record | {"loss": "half \ud83d"}),
         "not a calibration record .* alpha stands there twice": whole[:-1] + ', "alpha": 0.9}',
         "not a calibration record .* while decoding a JSON array": "[" * 10**5 + "]" * 10**5,
     }
