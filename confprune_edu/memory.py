@@ -17,6 +17,7 @@ HINT = (
 # folder, limit, usage and, within memory.stat, what could be given back: of control groups version 2, then 1
 CONTROL_GROUPS = (
     ("sys/fs/cgroup", "memory.max", "memory.current", "inactive_file"),
+    ("sys/fs/cgroup", "memory.high", "memory.current", "inactive_file"),  # beyond it, a process hardly moves
     ("sys/fs/cgroup/memory", "memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file"),
 )
 # the line of proc/self/cgroup that names this process's own group: no controllers in version 2, "memory" in 1

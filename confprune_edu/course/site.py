@@ -53,6 +53,7 @@ COMMON: dict[str, Any] = {
     "html_show_copyright": False,
     "html_show_search_summary": False,  # it would fetch pages, which browsers refuse from a disk
     "suppress_warnings": ["config.cache"],
+    "myst_disable_syntax": ["html_inline"],  # titles stand, and their HTML would run, on every page
     "myst_enable_extensions": ["dollarmath", "amsmath", "colon_fence", "attrs_block", "html_image"],
 }
 BOOK: dict[str, Any] = {
@@ -100,6 +101,8 @@ def build(folder: Path, out: Path) -> list[Path]:
         raise Refused(f'{", ".join(missing)} is missing; the book needs: python -m pip install -e ".[site]"')
     notebooks = {path.stem: read_notebook(path) for path in course_notebooks(folder)}
     for name, notebook in notebooks.items():
+        if not name.isprintable():
+            raise Refused(f"{name!r} is no name for a page; rename the notebook")
         refuse_unexecuted(folder / f"{name}.ipynb", notebook)
     with tempfile.TemporaryDirectory() as made:
         book, decks = Path(made, "book"), Path(made, "decks")

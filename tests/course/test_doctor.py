@@ -202,7 +202,7 @@ def machine(root, **files):
     (root / "proc" / "meminfo").write_text(
         f"MemTotal: 99 kB\nMemAvailable:   {files['meminfo']} kB\nCached: 5 kB\n", encoding="utf-8"
     )
-    for version, (folder, limit, usage, inactive) in zip(("v2", "v1"), memory.CONTROL_GROUPS, strict=True):
+    for version, (folder, limit, usage, inactive) in zip(("v2", "high", "v1"), memory.CONTROL_GROUPS, strict=True):
         if version in files:
             group = root / folder
             group.mkdir(parents=True)
@@ -228,20 +228,21 @@ def test_available_memory_is_that_of_the_machine_or_the_container(tmp_path, file
     assert memory.available_mb(machine(tmp_path, meminfo=1_000_000, **files)) == megabytes
 
 
-NESTED = {  # lines of /proc/self/cgroup, and the group that they name
-    "v2": ("0::/system.slice/slurm/job_7/step_0\n", "system.slice/slurm/job_7"),
-    "v1": ("11:cpu,cpuacct:/other\n5:hugetlb,memory:/slurm/uid_0/job_7\n0::/\n", "slurm/uid_0"),
-    "outside": ("0::/../../job_7\n", ""),  # seen from a container: what lies around it is not there
+NESTED = {  # lines of /proc/self/cgroup, the group that they name, and the entry of CONTROL_GROUPS
+    "v2": ("0::/system.slice/slurm/job_7/step_0\n", "system.slice/slurm/job_7", 0),
+    "v2, high": ("0::/user.slice/app.scope\n", "user.slice", 1),
+    "v1": ("11:cpu,cpuacct:/other\n5:hugetlb,memory:/slurm/uid_0/job_7\n0::/\n", "slurm/uid_0", 2),
+    "outside": ("0::/../../job_7\n", "", 0),  # seen from a container: what lies around it is not there
 }
 
 
 @pytest.mark.parametrize("version", NESTED)
 def test_available_memory_is_that_of_any_group_around_the_process(tmp_path, version):
     root = machine(tmp_path, meminfo=24_000_000)
-    line, limited = NESTED[version]
+    line, limited, entry = NESTED[version]
     (root / "proc" / "self").mkdir()
     (root / "proc" / "self" / "cgroup").write_text(line, encoding="utf-8")
-    folder, limit, usage, inactive = memory.CONTROL_GROUPS[version == "v1"]
+    folder, limit, usage, inactive = memory.CONTROL_GROUPS[entry]
     group = root / folder / limited
     group.mkdir(parents=True)
     for name, text in {limit: "2000000000", usage: "700000000", "memory.stat": f"{inactive} 100000000"}.items():

@@ -3,6 +3,7 @@
 import html
 import importlib.util
 import re
+import sys
 from pathlib import Path
 from urllib.parse import unquote
 
@@ -175,6 +176,26 @@ def test_a_notebook_that_was_not_run_or_failed_is_refused(tmp_path, monkeypatch,
     assert command.main(["html", "--source", "."]) == 2
     assert f"01_one.ipynb {what}; run it first: confprune run" in capsys.readouterr().err
     assert not list(tmp_path.glob("**/*.html"))
+
+
+@pytest.mark.long
+def test_html_in_a_title_is_text_on_all_that_lists_it(tmp_path, capsys):
+    title, source, out = new_markdown_cell("# A <script>alert(1)</script> & $a<b$"), tmp_path / "own", tmp_path / "site"
+    source.mkdir()
+    nbformat.write(new_notebook(cells=[title, new_markdown_cell("## B\n\nText.")]), source / '01_a"b<c>&%20.ipynb')
+    assert command.main(["html", "--source", str(source), "--out", str(out)]) == 0
+    for page in (out / "index.html", out / "api.html", out / "slides" / "index.html"):
+        text = page.read_text(encoding="utf-8")
+        assert "<script>alert" not in text and "&lt;script&gt;alert" in text
+        assert '01_a%22b%3Cc%3E%26%2520.html"' in text
+    assert (out / '01_a"b<c>&%20.html').exists()
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="no such names on Windows")
+def test_a_name_that_no_page_can_have_is_refused(tmp_path, capsys):
+    nbformat.write(new_notebook(), tmp_path / "01_one\ntwo.ipynb")
+    assert command.main(["html", "--source", str(tmp_path), "--out", str(tmp_path / "site")]) == 2
+    assert r"'01_one\ntwo' is no name for a page" in capsys.readouterr().err
 
 
 def test_a_folder_without_notebooks_and_the_notebooks_own_folder_are_refused(tmp_path, capsys):
