@@ -8,6 +8,7 @@ import random
 import shutil
 import sys
 from pathlib import Path
+from unittest.mock import patch
 
 import numpy as np
 import pytest
@@ -22,6 +23,13 @@ def pytest_terminal_summary(terminalreporter):
     if times := sorted(time for times in kept for time in times):
         median, worst = times[len(times) // 2], times[-1]
         terminalreporter.write_line(f"key to new figure: median {median:.0f} ms, worst {worst:.0f} ms of {len(times)}")
+
+
+@pytest.fixture(autouse=True)
+def environment():
+    """What a test, or what it calls, puts into the environment does not reach the next test."""
+    with patch.dict(os.environ):
+        yield
 
 
 @pytest.fixture(autouse=True)

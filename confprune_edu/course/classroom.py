@@ -6,6 +6,7 @@ function is right on inputs that students do not see; the questions without code
 
 import ast
 import inspect
+import os
 import re
 import shutil
 import textwrap
@@ -13,6 +14,7 @@ import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 from nbformat import NotebookNode, write
 from nbformat.v4 import new_code_cell, new_markdown_cell
@@ -58,7 +60,8 @@ def build(folder: Path, out: Path) -> list[str]:
         raise Refused(f"{out} is not empty; choose a folder that is new")
     (out / "nbgrader_config.py").write_text(CONFIG, encoding="utf-8")
     shutil.copy(HERE / "book" / "teach.md", out / "teach.md")
-    config = PyFileConfigLoader("nbgrader_config.py", path=str(out)).load_config()
+    with patch.dict(os.environ):  # what the settings say to nbgrader's own kernels is not said to this process
+        config = PyFileConfigLoader("nbgrader_config.py", path=str(out)).load_config()
     config.CourseDirectory.root = str(out.resolve())
     key, api = ["# Answer key"], NbGraderAPI(config=config)
     for path in (bar := tqdm(course_notebooks(folder), unit="lesson")):

@@ -2,6 +2,7 @@
 
 import csv
 import importlib
+import os
 import re
 import subprocess
 import sys
@@ -30,9 +31,10 @@ def fixed_sequence(p_values, delta):
 
 @pytest.fixture(scope="module")
 def monday(tmp_path_factory):
-    """The folder of a class."""
-    folder = tmp_path_factory.mktemp("class") / "monday"
+    """The folder of a class; to make it changes nothing for what this process does next."""
+    folder, before = tmp_path_factory.mktemp("class") / "monday", dict(os.environ)
     assert command.main(["classroom", str(folder)]) == 0
+    assert dict(os.environ) == before
     return folder
 
 
