@@ -193,10 +193,10 @@ def test_a_long_headline_is_shown_whole_within_the_columns():
 
 
 def test_a_cell_may_not_take_longer_than_the_timeout(folder, capsys, caplog):
-    write(folder, "01_hangs", code("1 + 1"), code("import time\ntime.sleep(60)"), code("2 + 2"))
+    write(folder, "01_hangs", code("1 + 1"), code("import time\ntime.sleep(600)"), code("2 + 2"))
     start = time.perf_counter()
-    assert command.main(["run", "--timeout", "1"]) == 1
-    assert time.perf_counter() - start < 30
+    assert command.main(["run", "--timeout", "5"]) == 1  # a busy machine takes more than one for 1 + 1
+    assert time.perf_counter() - start < 300
     out = capsys.readouterr().out
     assert "CellTimeoutError: A cell timed out" in out
     assert "in cell [2]:\n  | import time\n" in out
