@@ -97,7 +97,7 @@ def whole(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch, redirect_stdout(out):
         patch.setattr(notebooks, "notebooks_folder", lambda: folder)
         patch.setenv("MPLBACKEND", "Agg")
-        options = ["--jobs", "2", "--timeout", "20", "--output-dir", str(output_dir)]
+        options = ["--jobs", "2", "--timeout", "120", "--output-dir", str(output_dir)]
         exit_code = command.main(["run", *options, *(word for pair in SETTINGS.items() for word in ("-p", *pair))])
         assert os.getcwd() == where
     return SimpleNamespace(
@@ -250,7 +250,7 @@ def test_jobs_run_side_by_side(folder, capsys):
     )
     write(folder, "01_left", code(meet.format("left", "right")))
     write(folder, "02_right", code(meet.format("right", "left")))
-    assert command.main(["run", "--jobs", "2", "--timeout", "30"]) == 0
+    assert command.main(["run", "--jobs", "2", "--timeout", "120"]) == 0
     assert list(rows(capsys.readouterr().out)) == ["01_left", "02_right"]
     gc.collect()  # an event loop left open would warn here, and fail the test
 
