@@ -247,7 +247,7 @@ def polyp_explorer(
     from confprune_edu.engine.shared import Family
 
     model, ratios = models.load("polyp-unet"), data.polyp_losses(loss).ratios
-    family = Family(model, ratios, pruning.global_rank(model, None))
+    family = Family(model, ratios, pruning.global_order(model, None))
 
     @functools.cache
     def found(i: int, j: int) -> Any:

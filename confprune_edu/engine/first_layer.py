@@ -33,10 +33,11 @@ class Reached:
 class FirstLayer:
     """A linear layer's outputs on one batch after the other, updated as its weights are pruned."""
 
-    def __init__(self, layer: nn.Linear, dense: Tensor, steps: list[Tensor]) -> None:
+    def __init__(self, layer: nn.Linear, dense: Tensor, steps: list[Tensor], start: int) -> None:
         self.weight, self.bias = layer.weight, layer.bias  # the weight is pruned in place by `Family`
+        self.dense, self.steps, self.start = dense.flatten(), steps, start
+        self.rows = start + torch.arange(len(dense), dtype=steps[0].dtype) * dense.shape[1]  # where each row begins
         self.changed = np.cumsum([0, *map(len, steps)]) / max(dense.numel(), 1)  # share that is zero before each ratio
-        self.updates = [_update(dense, gone) for gone in steps]
         self.on: Reached | None = None  # the batch; None if its outputs cannot be updated
         self.gives_columns = False  # are outputs given as they are kept, column by column? See `Family.try_columns`
 
@@ -52,11 +53,16 @@ class FirstLayer:
         if j < on.ratio or (j + 1) // FRESH > (on.ratio + 1) // FRESH or changed > SPARSE:
             on.outputs = product(on.inputs.T, self.weight, self.bias, columns=True).T.contiguous()
         else:
-            for columns, begins, values in filter(None, self.updates[on.ratio + 1 : j + 1]):
-                on.outputs += functional.embedding_bag(
-                    columns, on.inputs, begins, mode="sum", per_sample_weights=values
-                )
+            for gone in filter(len, self.steps[on.ratio + 1 : j + 1]):
+                on.outputs -= self._given(gone, on.inputs)
         on.ratio = j
+
+    def _given(self, gone: Tensor, inputs: Tensor) -> Tensor:
+        """What the weights at these positions, row after row, give to the outputs, by a sparse product."""
+        places = gone - self.start
+        begins = torch.searchsorted(gone, self.rows, out_int32=gone.dtype == torch.int32)
+        columns, values = places % self.weight.shape[1], self.dense.index_select(0, places)
+        return functional.embedding_bag(columns, inputs, begins, mode="sum", per_sample_weights=values)
 
     def of(self, inputs: Tensor) -> Tensor | None:
         """A copy of the outputs (batch, width); None if these are not the inputs on this batch."""
@@ -64,18 +70,6 @@ class FirstLayer:
         if on is None or inputs.shape != on.inputs.shape[::-1] or not torch.equal(inputs[:PROBE], on.probe):
             return None
         return on.outputs.clone().T if self.gives_columns else _turned(on.outputs)
-
-
-def _update(dense: Tensor, gone: Tensor) -> tuple[Tensor, ...] | None:
-    """What to add to the weights `dense` so that those at the flat positions `gone` become zero, as a sparse matrix.
-
-    The arguments of `embedding_bag`: the column of each entry, the number of entries before each row, and the entries.
-    None where nothing changes, or so much that a product is faster.
-    """
-    if not 0 < len(gone) <= SPARSE * dense.numel():
-        return None
-    gone, starts = gone.long(), torch.arange(len(dense)) * dense.shape[1]
-    return gone % dense.shape[1], torch.searchsorted(gone, starts), -dense.flatten()[gone]
 
 
 def _turned(matrix: Tensor) -> Tensor:

@@ -59,6 +59,13 @@ def use_fast_products(network: nn.Module) -> None:
             set_forward(module, multiply)
 
 
+def use_usual_products(network: nn.Module) -> None:
+    """Undo that: such layers refer to themselves, so that their memory would be freed late."""
+    for module in network.modules():
+        if forward_of(module) is multiply:
+            del module.__dict__["forward"]
+
+
 def pass_columns_on(network: nn.Module) -> None:
     """Let those layers give columns where they are given columns."""
     for module in network.modules():
@@ -99,15 +106,15 @@ def choose_format(network: nn.Module, inputs: Any, call: Callable[[nn.Module, An
         return
     if pruning.tied(network):  # another format would untie them
         return
-    # of their own: they may keep what they compute
-    usual, trial = pruning.twin(network), pruning.twin(network).to(memory_format=torch.channels_last)
+    trial = pruning.twin(network).to(memory_format=torch.channels_last)  # of its own: it may keep what it computes
     state = pruning.random_state()
     try:
         answer = call(trial, in_format_of(trial, inputs[:1].clone()))
     except RuntimeError:  # or the inputs are wrong: the call that follows will say so
         return
+    del trial
     pruning.set_random_state(state)
-    if nested.close(answer, call(usual, inputs[:1].clone())):
+    if nested.close(answer, call(pruning.twin(network), inputs[:1].clone())):
         network.to(memory_format=torch.channels_last)
 
 

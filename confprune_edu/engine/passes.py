@@ -144,9 +144,9 @@ def full_copy(
     return full, proof.Proof(model, full, weights, call)
 
 
-def by_batch(task: Task, rank: Tensor) -> Iterator[Arrays]:
+def by_batch(task: Task, order: Tensor) -> Iterator[Arrays]:
     """The rows of each batch in turn, of all ratios; `CannotShare` before those of a batch that shows it."""
-    together, places = Together(task, rank), range(len(task.grid))
+    together, places = Together(task, order), range(len(task.grid))
     with bar(None, task.progress) as shown, task.evaluating():
         for k, batch in enumerate(task.source.once()):
             yield together.rows(batch, together.see(batch), places, watch=k == 0, bar=shown)
@@ -159,8 +159,8 @@ class ByBlock:
     What the next ratios need of a batch is kept if there is room: else the first layer is multiplied for each.
     """
 
-    def __init__(self, task: Task, rank: Tensor) -> None:
-        self.task, self.together, self.seen = task, Together(task, rank), list[Seen]()
+    def __init__(self, task: Task, order: Tensor) -> None:
+        self.task, self.together, self.seen = task, Together(task, order), list[Seen]()
 
     def __call__(self, places: Sequence[int]) -> list[Arrays]:
         """The rows (batch, places) of each batch; CannotShare if these networks cannot share their weights."""
@@ -170,7 +170,7 @@ class ByBlock:
                 if first:
                     self.seen.append(self._kept(self.together.see(batch)))
                 if k == 0:
-                    self.together.begin(places[0])
+                    self.together.family.forget()
                 parts.append(self.together.rows(batch, self.seen[k], places, watch=k == 0))
         if first:
             task.proof.close()
@@ -195,8 +195,8 @@ class Together:
         A network writes to what is shared, or does not read it.
     """
 
-    def __init__(self, task: Task, rank: Tensor) -> None:
-        self.task, self.rank = task, rank
+    def __init__(self, task: Task, order: Tensor) -> None:
+        self.task, self.order = task, order
         self.family: Any = None  # made on the first batch
         self.watched = 0  # pruned networks so far, of those that are watched
         self.warns = True
@@ -207,11 +207,14 @@ class Together:
         if first:
             _choose_format(task, batch)
             # before `call`, whose hooks it must not copy
-            self.family = shared.Family(task.full, task.grid, self.rank, task.weights, task.model)
+            self.family = shared.Family(task.model, task.grid, self.order, task.weights, task.full)
             self.call = first_layer.FirstCall(task.full, task.weights, task.run)
+        self.family.restore()
         inputs, state = task.inputs(batch), pruning.random_state()
         given = nested.copied(inputs)
         answer = _answer(task, self.call.of, given, batch)
+        answer = answer._replace(output=nested.copied(answer.output))  # it may lie in the memory of weights
+        self.family.refuse_others()
         self.family.see(self.call)
         if first:
             self._refuse_writes()
@@ -219,10 +222,6 @@ class Together:
                 self.family.try_columns(task.run, nested.copied(inputs))
         reached = None if self.family.first is None else self.family.first.on
         return Seen(answer, state, given if nested.untouched(given, inputs) else None, reached)
-
-    def begin(self, j: int) -> None:
-        """From now on no ratio before j is asked for."""
-        self.family.begin(j)
 
     def rows(self, batch: batches.Batch, seen: Seen, places: Sequence[int], *, watch: bool, bar: Any = None) -> Arrays:
         """Losses (batch, places) of the networks of some ratios, in the order of the grid."""
@@ -317,6 +316,7 @@ class ByRatio:
                     _warn_of_second_input(task, task.inputs(batch), output, answer)
                     self.warns = False
                 parts.append(_losses(task, output, answer, ratio))
+        kernels.use_usual_products(pruned)
         return [np.concatenate(column) for column in zip(*parts, strict=True)]
 
 

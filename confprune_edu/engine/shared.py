@@ -18,7 +18,7 @@ from confprune_edu.engine.kernels import pass_columns_on, set_forward
 
 LARGE, MANY = 2**16, 1000  # bytes of a tensor and entries of a container that are shared, not copied, until written to
 
-MANY_WEIGHTS = 2**24  # from here on their positions are kept in half the memory, and widened at each use
+CHUNK = 2**18  # positions that are widened together
 
 PLAIN = (str, bytes, int, float, bool, type(None))  # what nobody can write into
 
@@ -30,31 +30,46 @@ class CannotShare(Exception):
 class Family:
     """Networks in eval mode, one for each ratio of a grid, that share one set of weights.
 
-    `at(j)` gives the network of ratio j; its weights are right until the next call of `at`. Each network has buffers
-    and attributes of its own, so that none sees what another one remembers. What is large and is not pruned, they share
-    with `full`; that nobody writes to it, `changed` tells.
+    `at(j)` gives the network of ratio j; its weights are right until the next call of `at` or `restore`. Each network
+    has buffers and attributes of its own, so that none sees what another one remembers. What is large and is not
+    pruned, they share with `full`; that nobody writes to it, `changed` tells. They share the pruned weights with it,
+    too: it is right after `restore`.
+
+    Parameters
+    ----------
+    model : torch.nn.Module
+        Only read: its weights are what is restored.
+    order : Tensor
+        As `pruning.global_order` gives it. What goes at one ratio is sorted by position here, in place.
+    full : torch.nn.Module, optional
+        A copy of `model`, which nobody else uses.
     """
 
     @torch.inference_mode(False)  # copies made in that mode could not be asked for gradients
     def __init__(
         self,
-        full: nn.Module,
+        model: nn.Module,
         grid: NDArray[np.float64],
-        rank: Tensor,
+        order: Tensor,
         weights: pruning.Weights | None = None,
-        model: nn.Module | None = None,
+        full: nn.Module | None = None,
     ) -> None:
-        names = list(pruning.prunable(full, weights))
-        self.common = _common(full, full if model is None else model, [full.get_parameter(name) for name in names])
-        self.parts = [part for _, part, _ in self.common]
+        full, names = pruning.twin(model) if full is None else full, list(pruning.prunable(model, weights))
+        self.weights = [full.get_parameter(name) for name in names]
+        self.dense = [
+            model.get_parameter(name).detach().to(w.device) for name, w in zip(names, self.weights, strict=True)
+        ]
+        pruned = {memory for weight in self.weights for memory in proof.memories(weight)}
+        self.common = _common(full, model, pruned)
+        own = [weight for weight in full.parameters() if not pruned.isdisjoint(proof.memories(weight))]
+        self.parts = own + [part for _, part, _ in self.common]
         self.template = pruning.twin(full, self.parts)  # of all networks; never called
-        self.weights = [self.template.get_parameter(name) for name in names]
-        self.dense = [weight.detach().clone() for weight in self.weights]
-        self.steps = _steps(rank, grid, [weight.numel() for weight in self.weights])
+        self.starts = np.cumsum([0, *(weight.numel() for weight in self.weights[:-1])])
+        self.steps = _steps(order, grid, self.starts)
         self.places = [_places(weight) for weight in self.weights]
         self.starts_full = not any(map(len, self.steps[0]))  # nothing is pruned at the first ratio
         self.networks: dict[int, nn.Module] = {}
-        self.reached = self.base = -1  # the places in the grid at which the weights and `dense` are
+        self.reached = -1  # the place in the grid at which the weights are
         self.first: FirstLayer | None = None  # outputs of the first linear layer, where they are updated
         self.begins = ""  # the name of that layer
 
@@ -62,13 +77,19 @@ class Family:
         """The name of a part that is not pruned and that a network has written to; empty if there is none."""
         return next((name for name, part, before in self.common if not _equal(part, before)), "")
 
+    def refuse_others(self) -> None:
+        """Raise `CannotShare` if the weights are not those of the full network."""
+        if not all(map(_equal, self.weights, self.dense)):
+            raise CannotShare("weights that are pruned")
+
     @contextlib.contextmanager
     def refuse_writes(self) -> Iterator[None]:
         """Raise `CannotShare` if the block changes the pruned weights, which the networks share."""
-        before = [weight.detach().clone() for weight in self.weights]
+        gone = [_bits(weight) == 0 for weight in self.weights]  # a copy of the weights would take four times the memory
         yield
-        if not all(map(_equal, self.weights, before)):
-            raise CannotShare
+        for bits, dense, zero in zip(map(_bits, self.weights), map(_bits, self.dense), gone, strict=True):
+            if not (((bits == dense) | zero).all() and ((bits == 0) == zero).all()):
+                raise CannotShare
 
     def see(self, call: "FirstCall") -> None:
         """Prepare for the batch on which `call` has just run the full network."""
@@ -107,7 +128,8 @@ class Family:
         k = next((k for k, weight in enumerate(self.weights) if weight is layer.weight), None)
         if k is None:  # another parameter of the layer is pruned, from which its weight is computed
             return
-        self.begins, self.first = name, FirstLayer(layer, self.dense[k], [step[k] for step in self.steps])
+        steps = [step[k] for step in self.steps]
+        self.begins, self.first = name, FirstLayer(layer, self.dense[k], steps, int(self.starts[k]))
         layer.__dict__["first"] = self.first
         set_forward(layer, updated)
 
@@ -119,13 +141,16 @@ class Family:
             raise CannotShare("its weights, as its __deepcopy__ has it")
         return network
 
-    def begin(self, j: int) -> None:
-        """From now on no ratio before j is asked for."""
-        self._move_to(j)
-        for weight, dense in zip(self.weights, self.dense, strict=True):
-            dense.copy_(weight)
-        self.base = j
+    def forget(self) -> None:
+        """From now on none of the ratios asked for so far is asked for."""
         self.networks.clear()
+
+    @torch.no_grad()
+    def restore(self) -> None:
+        """Make the weights those of the full network."""
+        for weight, dense in zip(self.weights, self.dense, strict=True):
+            weight.copy_(dense)
+        self.reached = -1
 
     def at(self, j: int) -> nn.Module:
         """The network of ratio j; fastest if ratios are asked for in their order."""
@@ -139,28 +164,31 @@ class Family:
     @torch.no_grad()
     def _move_to(self, j: int) -> None:
         """Make the weights those of ratio j."""
-        if j < self.reached:
-            for weight, dense in zip(self.weights, self.dense, strict=True):
-                weight.copy_(dense)
-            self.reached = self.base
-        for step in self.steps[self.reached + 1 : j + 1]:
-            for weight, places, gone in zip(self.weights, self.places, step, strict=True):
+        for i in (*range(self.reached, j, -1), *range(self.reached + 1, j + 1)):
+            for weight, dense, places, start, step in zip(
+                self.weights, self.dense, self.places, self.starts, self.steps[i], strict=True
+            ):
                 memory = weight.as_strided((weight.numel(),), (1,))
-                memory.index_fill_(0, (gone.long() if places is None else places[gone]).to(weight.device), 0)
+                for gone in step.split(CHUNK):
+                    at = gone.long().sub_(start).to(weight.device)
+                    where = at if places is None else at // len(places) * weight.stride(0) + places[at % len(places)]
+                    if i > j:
+                        memory.index_copy_(0, where, dense.flatten()[at])
+                    else:
+                        memory.index_fill_(0, where, 0)
         self.reached = j
 
 
-def _common(full: nn.Module, model: nn.Module, pruned: list[nn.Parameter]) -> list[tuple[str, Any, Any]]:
-    """What the networks of a family may share besides the pruned weights: its place, in `full` and in `model`.
+def _common(full: nn.Module, model: nn.Module, pruned: set[Any]) -> list[tuple[str, Any, Any]]:
+    """What the networks of a family may share besides the `pruned` memory: its place, in `full` and in `model`.
 
     All parameters, and what is large: buffers, other tensors, containers of nothing but texts and numbers.
     """
-    known = {memory for weight in pruned for memory in proof.memories(weight)}
     before = dict(_parts(model))
     found = []
     for name, part in _parts(full):
         parameter = isinstance(part, nn.Parameter)
-        own = not isinstance(part, Tensor) or known.isdisjoint(proof.memories(part))
+        own = not isinstance(part, Tensor) or pruned.isdisjoint(proof.memories(part))
         if own and (parameter or _large(part)) and name in before and _equal(part, before[name]):
             found.append((name, part, before[name]))
     return found
@@ -200,25 +228,33 @@ def _equal(part: Any, before: Any) -> bool:
     return part is before or part == before
 
 
+def _bits(weight: Tensor) -> Any:
+    """Its numbers as integers, on the processor in NumPy's hands, which compares them much faster than torch."""
+    real = torch.view_as_real(weight.detach()) if weight.is_complex() else weight.detach()
+    bits = real.view({2: torch.int16, 4: torch.int32, 8: torch.int64}[real.element_size()])
+    return bits.numpy() if bits.device.type == "cpu" else bits
+
+
 def _places(weight: Tensor) -> Tensor | None:
-    """Where in memory the entries of a weight lie, in their order; None if they lie in order."""
+    """Where in memory the entries of `weight[0]` lie, in their order; None if all of the weight lies in order."""
     if weight.is_contiguous():
         return None
-    return torch.arange(weight.numel()).as_strided(weight.shape, weight.stride()).flatten()
+    return (
+        torch.arange(weight.numel(), device=weight.device).as_strided(weight.shape[1:], weight.stride()[1:]).flatten()
+    )
 
 
-def _steps(rank: Tensor, grid: NDArray[np.float64], sizes: list[int]) -> list[list[Tensor]]:
-    """For each ratio the flat positions, in each weight, that are pruned there and not at the ratio before."""
-    starts = np.cumsum([0, *sizes[:-1]])
-    order = np.empty(len(rank), np.int32 if MANY_WEIGHTS < len(rank) < 2**31 else np.int64)
-    order[rank.numpy()] = np.arange(len(rank), dtype=order.dtype)
-    steps, before = [], 0
+def _steps(order: Tensor, grid: NDArray[np.float64], starts: NDArray[np.int64]) -> list[list[Tensor]]:
+    """For each ratio the positions, in each weight, that are pruned there and not at the ratio before, sorted in place.
+
+    They are parts of `order`, and take no memory of their own.
+    """
+    positions, steps, before = order.numpy(), [], 0
     for ratio in grid.tolist():
-        zeros = round(ratio * len(rank))
-        gone = np.sort(order[before:zeros])
-        parts = np.split(gone, np.searchsorted(gone, starts[1:]))
-        steps.append(
-            [torch.from_numpy(part - order.dtype.type(start)) for part, start in zip(parts, starts, strict=True)]
-        )
+        zeros = round(ratio * len(positions))
+        gone = positions[before:zeros]
+        gone.sort()
+        parts = np.split(gone, np.searchsorted(gone, starts[1:].astype(gone.dtype)))
+        steps.append([torch.from_numpy(part) for part in parts])
         before = zeros
     return steps

@@ -45,11 +45,11 @@ def rows(
     Bad arguments are refused at once. The tables are filled batch by batch, all ratios on each; with `finish` or
     `family`, or where networks cannot share weights, ratio by ratio, each on a copy of its own.
     """
-    grid, rank = _checks.ratios(ratios), _rank(model, options)
+    grid, order = _checks.ratios(ratios), _order(model, options)
     if executor is not None:
         return _by_workers(executor, model, data, grid, losses, options)
     task = passes.prepare(model, data, grid, losses, options)
-    return _by_batch_or_ratio(task, rank, options)
+    return _by_batch_or_ratio(task, order, options)
 
 
 class Columns:
@@ -68,7 +68,7 @@ class Columns:
         options: Options,
         executor: Executor | None = None,
     ) -> None:
-        self.grid, rank = _checks.ratios(ratios), _rank(model, options)
+        self.grid, order = _checks.ratios(ratios), _order(model, options)
         self.losses, self.bar = losses, passes.bar(len(self.grid), options.progress)
         options = options._replace(progress=False)
         if executor is not None:
@@ -77,8 +77,8 @@ class Columns:
             self._task = None
             return
         task = passes.prepare(model, data, self.grid, losses, options)
-        self._by_ratio = functools.partial(_by_ratio, rank=rank, options=options)
-        self._by_block = functools.partial(passes.ByBlock, rank=rank)
+        self._by_ratio = functools.partial(_by_ratio, order=order, options=options)
+        self._by_block = functools.partial(passes.ByBlock, order=order)
         self._task, self._begin = task, self._by_ratio if _needs_copies(task, options) else self._by_block
         self._rows = self._begin(task)
 
@@ -183,12 +183,12 @@ def _reserved(path: Path, dtype: np.dtype[Any], shape: tuple[int, int]) -> np.me
     return table
 
 
-def _rank(model: nn.Module, options: Options) -> Tensor:
+def _order(model: nn.Module, options: Options) -> Tensor:
     """The order in which weights go; empty for a family of another kind."""
     if not (options.finish is None or callable(options.finish)):
         raise TypeError(f"finish must be a function finish(network) -> None, got {options.finish!r}")
     if options.family is None:
-        return pruning.global_rank(model, options.scores, options.weights)
+        return pruning.global_order(model, options.scores, options.weights)
     if not callable(options.family):
         raise TypeError(f"family must be a function family(model, ratio) -> network, got {options.family!r}")
     if given := [name for name in ("scores", "weights") if getattr(options, name) is not None]:
@@ -211,7 +211,7 @@ def _fresh(task: Task) -> Task:
     return task._replace(full=full, proof=shown)
 
 
-def _by_ratio(task: Task, rank: Tensor, options: Options) -> passes.ByRatio:
+def _by_ratio(task: Task, order: Tensor, options: Options) -> passes.ByRatio:
     made: dict[int, nn.Module] = {}
     family, finish = options.family, options.finish
 
@@ -220,30 +220,30 @@ def _by_ratio(task: Task, rank: Tensor, options: Options) -> passes.ByRatio:
             return made.pop(j)
         if family is not None:
             return pruning.member(task.model, float(task.grid[j]), family, finish)
-        return pruning.pruned_copy(task.model, task.weights, rank, round(task.grid[j] * len(rank)), finish)
+        return pruning.pruned_copy(task.model, task.weights, order, round(task.grid[j] * len(order)), finish)
 
     if tried := [name for name in ("family", "finish") if getattr(options, name) is not None]:
         j = min(1, len(task.grid) - 1) if family is not None else 0  # at the first a family may do nothing
-        first = copy_at(j)
-        if pruning.fingerprint(first) != pruning.fingerprint(copy_at(j)):
+        once, again = pruning.fingerprint(copy_at(j)), copy_at(j)
+        if pruning.fingerprint(again) != once:
             raise ValueError(CHANGES.format(name=" or ".join(tried)))
-        made[j] = first  # a finish may take minutes
+        made[j] = again  # a finish may take minutes
     return passes.ByRatio(task, copy_at, of_one_shape=family is not None)
 
 
-def _by_batch_or_ratio(task: Task, rank: Tensor, options: Options) -> Iterator[Arrays]:
+def _by_batch_or_ratio(task: Task, order: Tensor, options: Options) -> Iterator[Arrays]:
     done, places = 0, range(len(task.grid))
     if _needs_copies(task, options):
-        yield from _by_ratio(task, rank, options)(places)
+        yield from _by_ratio(task, order, options)(places)
         return
     try:
-        for part in passes.by_batch(task, rank):
+        for part in passes.by_batch(task, order):
             yield part
             done += len(part[0])
     except shared.CannotShare as problem:  # noticed before any row of this batch was given
         if done and not task.source.in_memory:
             raise ValueError(WRITES.format(name=problem)) from None
-        for whole in _by_ratio(_fresh(task), rank, options)(places):
+        for whole in _by_ratio(_fresh(task), order, options)(places):
             yield [table[done:] for table in whole]
 
 

@@ -4,7 +4,7 @@ from confprune_edu.pruning.copies import (
     Finish as Finish,
     checked_scores as checked_scores,
     family as family,
-    global_rank as global_rank,
+    global_order as global_order,
     plain as plain,
     prune as prune,
     pruned_copy as pruned_copy,

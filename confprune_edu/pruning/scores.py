@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from confprune_edu import _checks
-from confprune_edu.pruning.copies import checked_scores, own, ranks, twin
+from confprune_edu.pruning.copies import checked_scores, own, twin
 from confprune_edu.pruning.criteria import Weights, some
 from confprune_edu.pruning.state import same_random_state
 
@@ -218,8 +218,10 @@ def ranked(scores: Mapping[str, Tensor]) -> Scores:
     >>> ranked({"a": torch.tensor([[3.0]]), "b": torch.tensor([1.0])})
     {'a': tensor([[1.]], dtype=torch.float64), 'b': tensor([0.5000], dtype=torch.float64)}
     """
-    order = ranks(torch.cat([score.flatten().double() for score in scores.values()])) + 1
-    parts = torch.split(order.double() / len(order), [score.numel() for score in scores.values()])
+    order = torch.argsort(torch.cat([score.flatten().double() for score in scores.values()]), stable=True)
+    shares = torch.empty(len(order), dtype=torch.float64)
+    shares[order] = torch.arange(1, len(order) + 1).double() / len(order)
+    parts = torch.split(shares, [score.numel() for score in scores.values()])
     return {name: part.view(score.shape) for (name, score), part in zip(scores.items(), parts, strict=True)}
 
 

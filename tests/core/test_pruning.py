@@ -602,16 +602,37 @@ def test_order_is_that_of_a_stable_sort(dtype):
         special = [0.0, -0.0, float("inf"), float("-inf"), 1e-45, -1e-45, 1e-3, -1e-3, 6e4, -6e4]
         scores = torch.cat([scores, scores / 1000, torch.tensor(special * 3, dtype=dtype)])
     scores = scores[torch.randperm(len(scores), generator=generator)]
-    rank = pruning.global_rank(nn.Linear(len(scores), 1), {"weight": scores[None]})
+    order = pruning.global_order(nn.Linear(len(scores), 1), {"weight": scores[None]})
     values = scores.tolist()
-    assert rank.argsort().tolist() == sorted(range(len(values)), key=values.__getitem__)  # also stable; -0.0 is 0.0
+    assert order.tolist() == sorted(range(len(values)), key=values.__getitem__)  # also stable; -0.0 is 0.0
 
 
 def test_order_of_more_scores_than_are_looked_at_together():
-    scores = torch.randn(copies.CHUNK + 1000, generator=torch.Generator().manual_seed(0)).mul(1000).round()
-    rank = copies.ranks(scores)
-    assert rank.dtype == torch.int32
-    assert torch.equal(rank.long().argsort(), torch.argsort(scores, stable=True))
+    generator = torch.Generator().manual_seed(0)
+    model = nn.Sequential(nn.Linear(copies.CHUNK, 2), nn.Linear(2, 7), nn.Linear(1001, 3))
+    scores = {
+        k: torch.randn(w.shape, generator=generator).mul(1000).round() for k, w in pruning.prunable(model).items()
+    }
+    together = torch.cat([score.flatten() for score in scores.values()])
+    order = pruning.global_order(model, scores)
+    assert order.dtype == torch.int32
+    assert torch.equal(order.long(), torch.argsort(together, stable=True))
+    assert order.untyped_storage().nbytes() <= 4 * len(order) + 4  # the keys' other half is given back
+
+
+@pytest.mark.parametrize("other", [torch.bfloat16, torch.float64, torch.int64])
+def test_scores_of_several_dtypes_are_compared_by_value(other):
+    model = nn.Sequential(nn.Linear(3, 2), nn.Linear(2, 2))
+    scores = {"0.weight": torch.tensor([[0.5, -0.0, 3.0], [2.0, -1.0, 1.0]]).half()}
+    scores["1.weight"] = torch.tensor([[0, 2], [-1, 3]]).to(other)
+    assert pruning.global_order(model, scores).tolist() == [4, 8, 1, 6, 0, 5, 3, 7, 2, 9]
+
+
+def test_the_default_order_is_that_of_magnitudes():
+    model = nn.Sequential(nn.Linear(3, 4), nn.Conv2d(2, 3, 2).to(memory_format=torch.channels_last), nn.Linear(2, 2))
+    model[0].half(), model[2].bfloat16()
+    model[0].weight.data[0] = torch.tensor([0.0, -0.0, 0.25])
+    assert torch.equal(pruning.global_order(model, None), pruning.global_order(model, pruning.magnitude(model)))
 
 
 # Which weights, by the caller's word

@@ -181,19 +181,9 @@ def test_tables_are_those_of_pruned_copies(name, batch_size, ratios, unchanged):
     assert got[:, -1].mean() > 1e-3
 
 
-@pytest.mark.parametrize("ratios", [FINE, COARSE])
-def test_positions_of_very_many_weights_are_kept_in_half_the_memory(monkeypatch, ratios):
-    monkeypatch.setattr(shared, "MANY_WEIGHTS", 0)
-    model, data = InPlace(nn.Linear(20, 30), nn.Identity(), nn.Linear(30, 4)), torch.randn(20, 20)
-    family = shared.Family(model, ratios, pruning.global_rank(model, None))
-    assert {positions.dtype for step in family.steps for positions in step} == {torch.int32}
-    got = evaluation.loss_table(model, data, ratios, moved)
-    np.testing.assert_allclose(got, by_copies(model, data, ratios), atol=2e-6)
-
-
 def test_ratios_may_be_asked_for_in_any_order():
     model, data = InPlace(nn.Linear(20, 30), nn.Identity(), nn.Linear(30, 4)).eval(), torch.randn(9, 20)
-    family = shared.Family(model, FINE, pruning.global_rank(model, None))
+    family = shared.Family(model, FINE, pruning.global_order(model, None))
     call = first_layer.FirstCall(pruning.twin(model), list(pruning.prunable(model)), operator.call)
     with torch.inference_mode():
         call.of(data)
@@ -206,7 +196,7 @@ def test_ratios_may_be_asked_for_in_any_order():
 def test_linear_layers_give_columns_if_the_network_can_work_with_them(name, by_columns):
     model, data = NETWORKS[name]().eval(), torch.randn(9, 20)
     family, call = (
-        shared.Family(model, FINE, pruning.global_rank(model, None)),
+        shared.Family(model, FINE, pruning.global_order(model, None)),
         first_layer.FirstCall(pruning.twin(model), list(pruning.prunable(model)), operator.call),
     )
     with torch.inference_mode():

@@ -266,11 +266,11 @@ def test_the_explorer_computes_only_what_a_control_changes(frames, monkeypatch):
         monkeypatch.setattr(module, name, lambda *args, **kwargs: calls.append(name) or original(*args, **kwargs))
 
     counted(models.UNet, "forward")
-    counted(pruning, "global_rank")
+    counted(pruning, "global_order")
     counted(calibration, "calibrate_losses")
     monkeypatch.setattr(widgets, "explore", lambda draw, **controls: kept.update(draw=draw))
     widgets.polyp_explorer(frames)
-    assert calls == ["global_rank"]  # sorted once, and nothing else before it is asked for
+    assert calls == ["global_order"]  # sorted once, and nothing else before it is asked for
     values = {"frame": 0, "ratio": 0.4, "loss": "dice_degradation", "alpha": 0.1}
     fresh = [
         ({}, ["forward", "forward", "calibrate_losses"]),
