@@ -825,6 +825,7 @@ def test_networks_share_what_is_large_and_not_what_is_small():
 @pytest.mark.parametrize("where", ["seen", "table", "words", "data", "frozen", "second"])
 @pytest.mark.parametrize("late", [False, True])
 def test_networks_that_write_to_what_is_large_are_right(where, late, unchanged):
+    atol = 1e-4 if where == "second" else 1e-5  # weights that grow: outputs near 30, with the rounding of such
     x = X.clone()
     x[[0, 10, 20, 30], 0] = torch.tensor([0.1, 0.2, 0.6, 0.7])
 
@@ -837,8 +838,8 @@ def test_networks_that_write_to_what_is_large_are_right(where, late, unchanged):
         columns = np.column_stack(list(evaluation.loss_columns(model, x, RATIOS, moved, batch_size=10)))
     names = list(pruning.prunable(model))
     want = by_hand(build, lambda: x.split(10), lambda network, batch: network(batch), names)
-    np.testing.assert_allclose(got, want, atol=1e-4)
-    np.testing.assert_allclose(columns, want, atol=1e-4)
+    np.testing.assert_allclose(got, want, atol=atol)
+    np.testing.assert_allclose(columns, want, atol=atol)
     batches = DataLoader(x.split(10), batch_size=None)
     if late:  # the rows of the first batches were given already
         name = {"data": "seen", "second": "weights that are pruned"}.get(where, where)
@@ -847,7 +848,7 @@ def test_networks_that_write_to_what_is_large_are_right(where, late, unchanged):
         got = evaluation.loss_table(model, batches, RATIOS, moved, finish=lambda network: None)
     else:
         got = evaluation.loss_table(model, batches, RATIOS, moved)
-    np.testing.assert_allclose(got, want, atol=1e-4)
+    np.testing.assert_allclose(got, want, atol=atol)
 
 
 class Shown(Net):
