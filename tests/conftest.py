@@ -34,9 +34,15 @@ def environment():
 
 @pytest.fixture(autouse=True)
 def torch_seed():
-    """The same draws from torch whatever ran before, as pytest-randomly sees to it for random and numpy."""
+    """The same draws from torch whatever ran before, as pytest-randomly sees to it for random and numpy.
+
+    Nor does a test leave torch without gradients.
+    """
     if "torch" in sys.modules:
         sys.modules["torch"].manual_seed(0)
+    yield
+    if "torch" in sys.modules:
+        assert sys.modules["torch"].is_grad_enabled() and not sys.modules["torch"].is_inference_mode_enabled()
 
 
 @pytest.fixture(scope="session")

@@ -4,7 +4,7 @@ import contextlib
 import functools
 import os
 import secrets
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from concurrent.futures import Executor
 from pathlib import Path
 from typing import Any
@@ -20,6 +20,8 @@ from confprune_edu.engine import batches, executors, passes, shared
 from confprune_edu.engine.fingerprint import Fingerprinted
 from confprune_edu.engine.passes import Arrays, Options, Task
 from confprune_edu.losses import Loss
+
+Rows = Generator[Arrays, None, None]  # to be closed: networks are run in inference mode between its parts
 
 WRITES = (
     "model: it writes to {name}, but not on the first batch: its networks cannot share that, and a loader is read "
@@ -39,7 +41,7 @@ def rows(
     losses: Mapping[str, Loss],
     options: Options,
     executor: Executor | None = None,
-) -> Iterator[Arrays]:
+) -> Rows:
     """The rows of the tables, (some, m), one array a loss, in the order of the examples.
 
     Bad arguments are refused at once. The tables are filled batch by batch, all ratios on each; with `finish` or
@@ -114,9 +116,9 @@ def joined(parts: Iterator[Arrays], losses: Mapping[str, Loss]) -> dict[str, NDA
     return {name: np.concatenate(table) for name, table in zip(losses, zip(*found, strict=True), strict=True)}
 
 
-def filed(parts: Iterator[Arrays], n: int, out: Path) -> NDArray[Any]:
+def filed(parts: Rows, n: int, out: Path) -> NDArray[Any]:
     """The first of the tables, (n, m), in a file, which has its name once it is complete and replaces no other."""
-    with new_file(out, "out") as beside:
+    with new_file(out, "out") as beside, contextlib.closing(parts):
         _fill(parts, n, beside)
     return np.load(out, mmap_mode="r+")
 
@@ -231,7 +233,7 @@ def _by_ratio(task: Task, order: Tensor, options: Options) -> passes.ByRatio:
     return passes.ByRatio(task, copy_at, of_one_shape=family is not None)
 
 
-def _by_batch_or_ratio(task: Task, order: Tensor, options: Options) -> Iterator[Arrays]:
+def _by_batch_or_ratio(task: Task, order: Tensor, options: Options) -> Rows:
     done, places = 0, range(len(task.grid))
     if _needs_copies(task, options):
         yield from _by_ratio(task, order, options)(places)
@@ -254,7 +256,7 @@ def _by_workers(
     grid: NDArray[np.float64],
     losses: Mapping[str, Loss],
     options: Options,
-) -> Iterator[Arrays]:
+) -> Rows:
     """The rows of each piece of the data, evaluated on the executor."""
     if not isinstance(executor, Executor):
         raise TypeError(f"executor must be a concurrent.futures.Executor, got {executor!r}")

@@ -332,4 +332,5 @@ def test_a_table_without_a_place_on_the_disk_is_an_oserror(mlp, digits, tmp_path
     monkeypatch.setattr(os, "posix_fallocate", full)
     with pytest.raises(OSError, match="No space left"):
         evaluation.loss_table(mlp, digits[0][:9], RATIOS, losses.disagreement, out=tmp_path / "t.npy")
+    assert not torch.is_inference_mode_enabled()
     assert list(tmp_path.iterdir()) == []
