@@ -9,6 +9,7 @@ import inspect
 import os
 import re
 import shutil
+import sys
 import textwrap
 import tomllib
 from collections.abc import Iterator
@@ -60,19 +61,22 @@ def build(folder: Path, out: Path) -> list[str]:
         raise Refused(f"{out} is not empty; choose a folder that is new")
     (out / "nbgrader_config.py").write_text(CONFIG, encoding="utf-8")
     shutil.copy(HERE / "book" / "teach.md", out / "teach.md")
-    with patch.dict(os.environ):  # what the settings say to nbgrader's own kernels is not said to this process
+    key = ["# Answer key"]
+    with patch.dict(os.environ):  # what is said to nbgrader is not said to this process
+        # it calls alembic by its name, which may lie beside this Python alone
+        os.environ["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath)])
         config = PyFileConfigLoader("nbgrader_config.py", path=str(out)).load_config()
-    config.CourseDirectory.root = str(out.resolve())
-    key, api = ["# Answer key"], NbGraderAPI(config=config)
-    for path in (bar := tqdm(course_notebooks(folder), unit="lesson")):
-        bar.set_description(path.stem)
-        notebook = instructors(read_notebook(path))
-        (out / "source" / path.stem).mkdir(parents=True)
-        write(notebook, out / "source" / path.stem / path.name)
-        key.append(answers(notebook, path.stem))
-        made = api.generate_assignment(path.stem, create=True)
-        if not made["success"]:
-            raise Refused(f"nbgrader could not make the students' copy of {path.stem}: {made['log']}")
+        config.CourseDirectory.root = str(out.resolve())
+        api = NbGraderAPI(config=config)
+        for path in (bar := tqdm(course_notebooks(folder), unit="lesson")):
+            bar.set_description(path.stem)
+            notebook = instructors(read_notebook(path))
+            (out / "source" / path.stem).mkdir(parents=True)
+            write(notebook, out / "source" / path.stem / path.name)
+            key.append(answers(notebook, path.stem))
+            made = api.generate_assignment(path.stem, create=True)
+            if not made["success"]:
+                raise Refused(f"nbgrader could not make the students' copy of {path.stem}: {made['log']}")
     (out / "answer_key.md").write_text("\n\n".join(key) + "\n", encoding="utf-8")
     return [path.stem for path in course_notebooks(folder)]
 

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import tomllib
 from pathlib import Path
+from unittest.mock import patch
 
 import nbformat
 import pytest
@@ -31,10 +32,12 @@ def fixed_sequence(p_values, delta):
 
 @pytest.fixture(scope="module")
 def monday(tmp_path_factory):
-    """The folder of a class; to make it changes nothing for what this process does next."""
-    folder, before = tmp_path_factory.mktemp("class") / "monday", dict(os.environ)
-    assert command.main(["classroom", str(folder)]) == 0
-    assert dict(os.environ) == before
+    """The folder of a class, made without an activated environment; for what this process does next nothing changes."""
+    folder = tmp_path_factory.mktemp("class") / "monday"
+    with patch.dict(os.environ, PATH=os.defpath):
+        before = dict(os.environ)
+        assert command.main(["classroom", str(folder)]) == 0
+        assert dict(os.environ) == before
     return folder
 
 
