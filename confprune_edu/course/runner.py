@@ -157,10 +157,10 @@ def run_notebook(
         target.unlink(missing_ok=True)  # what is read below must be this run's
         papermill.execute_notebook(path.resolve(), target, parameters, **settings)
         executed = read_notebook(target)
-    except OSError as raised:  # nothing can be written: what lies there may be of another run
-        error, executed = raised, nbformat.v4.new_notebook()
     except Exception as raised:
-        error, executed = raised, partial_copy(target)
+        # where nothing can be written, what lies there may be of another run; a cell's time-out is an OSError, too
+        blank = isinstance(raised, OSError) and not isinstance(raised, TimeoutError)
+        error, executed = raised, nbformat.v4.new_notebook() if blank else partial_copy(target)
     seconds = time.perf_counter() - start
     return Outcome(
         name=path.stem,
