@@ -162,19 +162,24 @@ def loss_columns(
 ) -> Iterator[NDArray[Any]]:
     """The columns of `loss_table` one by one, each evaluated when it is asked for: stop asking, and no more is done.
 
-    Parameters and errors as in `loss_table`; yields arrays of shape (n,).
+    Parameters and errors as in `loss_table`; yields arrays of shape (n,). Until the last one the model must stay as it
+    is: ValueError if its parameters or buffers have changed.
 
     >>> from confprune_edu.losses import disagreement
     >>> next(loss_columns(nn.Linear(4, 3), torch.ones(2, 4), [0.0, 0.5], disagreement)).tolist()
     [False, False]
     """
     options = Options(scores, finish, batch_size, device, progress, weights, call, target, family)
-    return _one_by_one(tables.Columns(model, data, ratios, {"losses": loss}, options))
+    return _one_by_one(
+        model, tables.Columns(model, data, ratios, {"losses": loss}, options), pruning.fingerprint(model)
+    )
 
 
-def _one_by_one(columns: tables.Columns) -> Iterator[NDArray[Any]]:
+def _one_by_one(model: nn.Module, columns: tables.Columns, known: str) -> Iterator[NDArray[Any]]:
     with contextlib.closing(columns):
         for j in range(len(columns.grid)):
+            if pruning.fingerprint(model) != known:
+                raise ValueError("model has changed since loss_columns was called: copy it, and change the copy")
             yield columns.at([j])[0][:, 0]
 
 

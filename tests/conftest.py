@@ -120,4 +120,4 @@ def _state(model, generators):
 
 
 def _bytes(tensor):
-    return None if tensor is None else tensor.detach().cpu().numpy().tobytes()
+    return None if tensor is None else tensor.detach().cpu().resolve_neg().numpy().tobytes()

@@ -38,6 +38,7 @@ class FirstLayer:
         self.dense, self.steps, self.start = dense.flatten(), steps, start
         self.rows = start + torch.arange(len(dense), dtype=steps[0].dtype) * dense.shape[1]  # where each row begins
         self.changed = np.cumsum([0, *map(len, steps)]) / max(dense.numel(), 1)  # share that is zero before each ratio
+        self.memory = layer.weight.data_ptr()  # a network may have other weights for the time of a call
         self.on: Reached | None = None  # the batch; None if its outputs cannot be updated
         self.gives_columns = False  # are outputs given as they are kept, column by column? See `Family.try_columns`
 
@@ -65,9 +66,14 @@ class FirstLayer:
         return functional.embedding_bag(columns, inputs, begins, mode="sum", per_sample_weights=values)
 
     def of(self, inputs: Tensor) -> Tensor | None:
-        """A copy of the outputs (batch, width); None if these are not the inputs on this batch."""
+        """A copy of the outputs (batch, width); None if these are not the inputs on this batch, or not the weights."""
         on = self.on
-        if on is None or inputs.shape != on.inputs.shape[::-1] or not torch.equal(inputs[:PROBE], on.probe):
+        if (
+            on is None
+            or self.weight.data_ptr() != self.memory
+            or inputs.shape != on.inputs.shape[::-1]
+            or not torch.equal(inputs[:PROBE], on.probe)
+        ):
             return None
         return on.outputs.clone().T if self.gives_columns else _turned(on.outputs)
 
@@ -113,7 +119,8 @@ class FirstCall:
         return hook
 
     def _note_outputs(self, layer: nn.Module, inputs: Any, outputs: Any) -> None:
-        if self.inputs is not None and self.reached is None:  # the first layer has no other inside
+        # the first layer has no other inside; from infinity nothing can be subtracted
+        if self.inputs is not None and self.reached is None and outputs.isfinite().all():
             self.reached = Reached(self.inputs, _turned(outputs))
 
 

@@ -135,6 +135,7 @@ def batch_size(model: nn.Module, data: Any, options: Options, device: torch.devi
             return None
 
 
+@torch.inference_mode(False)  # else no network could ask for gradients
 def full_copy(
     model: nn.Module, device: torch.device, weights: list[str], call: proof.Call
 ) -> tuple[nn.Module, proof.Proof]:
@@ -198,6 +199,7 @@ class Together:
     def __init__(self, task: Task, order: Tensor) -> None:
         self.task, self.order = task, order
         self.family: Any = None  # made on the first batch
+        self.given: tuple[Tensor, int] | None = None  # the last inputs that networks share, and how often written to
         self.watched = 0  # pruned networks so far, of those that are watched
         self.warns = True
 
@@ -211,17 +213,21 @@ class Together:
             self.call = first_layer.FirstCall(task.full, task.weights, task.run)
         self.family.restore()
         inputs, state = task.inputs(batch), pruning.random_state()
-        given = nested.copied(inputs)
-        answer = _answer(task, self.call.of, given, batch)
-        answer = answer._replace(output=nested.copied(answer.output))  # it may lie in the memory of weights
+        with torch.inference_mode(False), torch.no_grad():  # in that mode torch would not count the writes
+            given = nested.copied(inputs)
+        with self.family.refuse_writes(closely=False):
+            answer = _answer(task, self.call.of, given, batch)
         self.family.refuse_others()
+        self._refuse_writes_to_inputs()
         self.family.see(self.call)
         if first:
             self._refuse_writes()
             with pruning.same_random_state():
                 self.family.try_columns(task.run, nested.copied(inputs))
         reached = None if self.family.first is None else self.family.first.on
-        return Seen(answer, state, given if nested.untouched(given, inputs) else None, reached)
+        kept = given if nested.untouched(given, inputs) else None
+        self.given = None if kept is None else (kept, kept._version)
+        return Seen(answer, state, kept, reached)
 
     def rows(self, batch: batches.Batch, seen: Seen, places: Sequence[int], *, watch: bool, bar: Any = None) -> Arrays:
         """Losses (batch, places) of the networks of some ratios, in the order of the grid."""
@@ -231,11 +237,11 @@ class Together:
         inputs = task.inputs(batch) if self.warns or seen.given is None else None
         for j in places:
             if j == 0 and family.starts_full:  # the full network has answered, and drawn what it draws
-                output = nested.copied(seen.answer.output)
+                output = seen.answer.output
             else:
                 pruning.set_random_state(seen.state)
                 given = nested.copied(inputs) if seen.given is None else seen.given
-                output = nested.row_major(self._watched(j, given) if watch else task.run(family.at(j), given))
+                output = nested.row_major(self._watched(j, given) if watch else self._run(j, given))
             if self.warns:
                 _warn_of_second_input(task, inputs, output, seen.answer)
                 self.warns = False
@@ -244,6 +250,11 @@ class Together:
                 bar.update()
         self._refuse_writes()
         return [np.column_stack(table) for table in zip(*columns, strict=True)]
+
+    def _run(self, j: int, inputs: Any) -> Any:
+        network = self.family.at(j)
+        with self.family.refuse_writes(closely=False):
+            return self.task.run(network, inputs)
 
     def _watched(self, j: int, inputs: Any) -> Any:
         """The output of network j, which does not write to its weights, and reads all of them."""
@@ -267,6 +278,11 @@ class Together:
     def _refuse_writes(self) -> None:
         if name := self.family.changed():
             raise shared.CannotShare(name)
+        self._refuse_writes_to_inputs()
+
+    def _refuse_writes_to_inputs(self) -> None:
+        if self.given is not None and self.given[0]._version != self.given[1]:
+            raise shared.CannotShare("inputs that it has kept")
 
 
 class ByRatio:
@@ -344,7 +360,8 @@ def _answer(task: Task, full: Callable[[Any], Any], inputs: Any, batch: batches.
     """The full network's answer; if torch refuses the inputs, the error also says what they were."""
     examples = nested.examples(inputs)
     try:
-        output = nested.row_major(task.proof.watched(full, inputs))
+        # a copy: the network may write later to where it lies, in the memory of inputs or weights say
+        output = nested.copied(nested.row_major(task.proof.watched(full, inputs)))
     except RuntimeError as problem:
         seen = ", ".join(f"{tensor.dtype} {tuple(tensor.shape)}" for tensor in nested.tensors(inputs))
         dtype = next(task.full.parameters()).dtype
@@ -365,8 +382,8 @@ def _warn_of_second_input(task: Task, inputs: Any, output: Any, answer: Answer) 
         return
     try:
         with pruning.same_random_state():
-            given = _losses(task, nested.copied(output), answer, task.grid[0])
-            without = _losses(task, nested.copied(output), answer._replace(targets=None), task.grid[0])
+            given = _losses(task, output, answer, task.grid[0])
+            without = _losses(task, output, answer._replace(targets=None), task.grid[0])
     except Exception:  # whatever a loss that needs targets says without them
         return
     if all(map(np.array_equal, given, without)):
@@ -380,9 +397,9 @@ def _warn_of_second_input(task: Task, inputs: Any, output: Any, answer: Answer) 
 def _losses(task: Task, output: Any, answer: Answer, ratio: float) -> Arrays:
     """Checked losses (batch,) of one network's output on one batch, in the order of `task.losses`."""
     found = []
-    for k, (name, loss) in enumerate(task.losses.items()):
-        mine = output if k == len(task.losses) - 1 else nested.copied(output)  # a loss may write into what it is given
-        value = loss(mine, nested.copied(answer.output), nested.copied(answer.targets))
+    for name, loss in task.losses.items():
+        # a loss may write into what it is given, and an output may lie in the memory of inputs or weights
+        value = loss(*map(nested.copied, (output, answer.output, answer.targets)))
         if value is None:
             raise TypeError(f"loss must give one value an example, but {name} gives None: does it lack a `return`?")
         try:

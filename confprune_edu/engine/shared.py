@@ -83,10 +83,19 @@ class Family:
             raise CannotShare("weights that are pruned")
 
     @contextlib.contextmanager
-    def refuse_writes(self) -> Iterator[None]:
-        """Raise `CannotShare` if the block changes the pruned weights, which the networks share."""
-        gone = [_bits(weight) == 0 for weight in self.weights]  # a copy of the weights would take four times the memory
+    def refuse_writes(self, closely: bool = True) -> Iterator[None]:
+        """Raise `CannotShare` if the block changes the pruned weights, which the networks share.
+
+        So it does if a write is undone, as `FirstLayer` would not see it. Only to look closely shows writes to `.data`.
+        """
+        before = [(weight.data_ptr(), weight._version) for weight in self.weights]
+        # a copy of the weights would take four times the memory
+        gone = [_bits(weight) == 0 for weight in self.weights if closely]
         yield
+        if before != [(weight.data_ptr(), weight._version) for weight in self.weights]:
+            raise CannotShare("weights that are pruned")
+        if not closely:
+            return
         for bits, dense, zero in zip(map(_bits, self.weights), map(_bits, self.dense), gone, strict=True):
             if not (((bits == dense) | zero).all() and ((bits == 0) == zero).all()):
                 raise CannotShare
@@ -168,9 +177,9 @@ class Family:
             for weight, dense, places, start, step in zip(
                 self.weights, self.dense, self.places, self.starts, self.steps[i], strict=True
             ):
-                memory = weight.as_strided((weight.numel(),), (1,))
+                memory = weight.as_strided((_span(weight),), (1,))
                 for gone in step.split(CHUNK):
-                    at = gone.long().sub_(start).to(weight.device)
+                    at = (gone - start).long().to(weight.device)
                     where = at if places is None else at // len(places) * weight.stride(0) + places[at % len(places)]
                     if i > j:
                         memory.index_copy_(0, where, dense.flatten()[at])
@@ -230,7 +239,8 @@ def _equal(part: Any, before: Any) -> bool:
 
 def _bits(weight: Tensor) -> Any:
     """Its numbers as integers, on the processor in NumPy's hands, which compares them much faster than torch."""
-    real = torch.view_as_real(weight.detach()) if weight.is_complex() else weight.detach()
+    weight = weight.detach().resolve_conj().resolve_neg()
+    real = torch.view_as_real(weight) if weight.is_complex() else weight
     bits = real.view({2: torch.int16, 4: torch.int32, 8: torch.int64}[real.element_size()])
     return bits.numpy() if bits.device.type == "cpu" else bits
 
@@ -239,9 +249,12 @@ def _places(weight: Tensor) -> Tensor | None:
     """Where in memory the entries of `weight[0]` lie, in their order; None if all of the weight lies in order."""
     if weight.is_contiguous():
         return None
-    return (
-        torch.arange(weight.numel(), device=weight.device).as_strided(weight.shape[1:], weight.stride()[1:]).flatten()
-    )
+    return torch.arange(_span(weight), device=weight.device).as_strided(weight.shape[1:], weight.stride()[1:]).flatten()
+
+
+def _span(weight: Tensor) -> int:
+    """How many entries the memory has from the first of a weight to its last: more than its own in a slice."""
+    return 1 + sum((size - 1) * stride for size, stride in zip(weight.shape, weight.stride(), strict=True))
 
 
 def _steps(order: Tensor, grid: NDArray[np.float64], starts: NDArray[np.int64]) -> list[list[Tensor]]:

@@ -118,4 +118,4 @@ def raw(tensor: Tensor) -> memoryview:
     >>> bytes(raw(torch.tensor([1, 2], dtype=torch.uint8)))
     b'\\x01\\x02'
     """
-    return tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data
+    return tensor.detach().cpu().resolve_conj().resolve_neg().contiguous().flatten().view(torch.uint8).numpy().data

@@ -181,6 +181,43 @@ def test_tables_are_those_of_pruned_copies(name, batch_size, ratios, unchanged):
     assert got[:, -1].mean() > 1e-3
 
 
+@pytest.mark.parametrize(
+    "weight",
+    [
+        torch.randn(30, 45)[:, 5:25],
+        torch.randn(60, 40)[::2, ::2],
+        torch.randn(20, 30).T,
+        torch.randn(30, 20, dtype=torch.cfloat).conj().imag,
+    ],
+    ids=["columns", "every second", "transposed", "negated"],
+)
+@pytest.mark.parametrize("first", [True, False])
+def test_weights_may_lie_in_memory_as_they_like(weight, first, unchanged):
+    model, data = nn.Sequential(nn.Linear(20, 20), nn.Tanh(), nn.Linear(20, 30), nn.Linear(30, 4)), torch.randn(20, 20)
+    model = model[2:] if first else model
+    model[-2].weight = nn.Parameter(weight)
+    with unchanged(model):
+        got = evaluation.loss_table(model, data, FINE, moved, batch_size=7)
+    np.testing.assert_allclose(got, by_copies(model, data, FINE), atol=2e-6)
+
+
+def test_positions_of_more_weights_than_four_bytes_count_are_left_as_they_are():
+    model = nn.Sequential(nn.Linear(20, 30), nn.Linear(30, 4))
+    family = shared.Family(model, FINE, pruning.global_order(model, None).long())
+    for j in (3, 1, 5, 2, 5):
+        wanted = pruning.prune(model, FINE[j])
+        assert all(map(torch.equal, family.at(j).parameters(), wanted.parameters()))
+
+
+def test_a_weight_that_is_infinite_may_go():
+    model, data = nn.Sequential(nn.Linear(20, 30), nn.ReLU(), nn.Linear(30, 4)), torch.randn(20, 20)
+    model[0].weight.data[0, :3] = torch.inf
+    scores = {name: torch.where(w.isinf(), -1.0, w.abs()) for name, w in pruning.prunable(model).items()}
+    got = evaluation.loss_table(model, data, [0.01, 0.02], lambda pruned, *_: moved(pruned, 0, None), scores=scores)
+    want = [moved(pruning.prune(model, ratio, scores)(data), 0, None) for ratio in (0.01, 0.02)]
+    np.testing.assert_allclose(got, torch.stack(want, dim=1).detach(), atol=2e-6)
+
+
 def test_ratios_may_be_asked_for_in_any_order():
     model, data = InPlace(nn.Linear(20, 30), nn.Identity(), nn.Linear(30, 4)).eval(), torch.randn(9, 20)
     family = shared.Family(model, FINE, pruning.global_order(model, None))

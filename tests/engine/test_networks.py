@@ -870,6 +870,140 @@ def test_the_full_networks_answer_may_be_a_weight(evaluate):
     np.testing.assert_allclose(evaluate(model, X, RATIOS, zeros), np.tile(want, (len(X), 1)))
 
 
+def keeps_inputs(network, x):
+    """Its state begins as the first batch, and is then written to."""
+    if network.state is None:
+        network.state = x
+    else:
+        network.state.mul_(0.5).add_(x)
+    return network.body(x + network.state)
+
+
+def keeps_outputs(network, x):
+    """Adds to the outputs that it gave before."""
+    network.state = network.body(x) if network.state is None else network.state.add_(network.body(x))
+    return network.state
+
+
+def writes_where_pruned(network, x):
+    if network.state is not None and network.second.weight.eq(0).any():
+        network.second.weight.mul_(1.5)
+    network.state = True
+    return network.body(x)
+
+
+def rounds_for_a_call(network, x):
+    weight = network.first.weight
+    before = weight.clone()
+    weight.copy_((weight * 8).round() / 8)
+    output = network.body(x)
+    weight.copy_(before)
+    return output
+
+
+def exchanges_for_a_call(network, x):
+    weight = network.first.weight
+    before, weight.data = weight.data, weight.data * 1.5
+    output = network.body(x)
+    weight.data = before
+    return output
+
+
+class Stateful(Net):
+    """Does what a function says, and may keep something until the next batch."""
+
+    def __init__(self, function):
+        super().__init__()
+        self.function, self.state = function, None
+
+    def forward(self, x):
+        return self.function(self, x)
+
+
+@pytest.mark.parametrize(
+    "function", [keeps_inputs, keeps_outputs, writes_where_pruned, rounds_for_a_call, exchanges_for_a_call]
+)
+def test_networks_that_write_to_what_they_keep_or_for_a_call_are_right(function, unchanged):
+    def build():
+        return Stateful(function)
+
+    def again():
+        return X.clone().split(10)
+
+    def once():
+        return DataLoader(again(), batch_size=None)
+
+    model = build()
+    want = by_hand(build, again, lambda network, batch: network(batch).clone(), ["first.weight", "second.weight"])
+    with unchanged(model):
+        got = [
+            evaluation.loss_table(model, X, RATIOS, moved, batch_size=10),
+            np.column_stack(list(evaluation.loss_columns(model, X, RATIOS, moved, batch_size=10))),
+            evaluation.loss_table(model, once(), RATIOS, moved, finish=lambda network: None),
+        ]
+        if function in (keeps_inputs, writes_where_pruned):  # the rows of the first batch were given already
+            with pytest.raises(
+                ValueError, match=r"writes to (inputs that it has kept|weights that are pruned).*finish="
+            ):
+                evaluation.loss_table(model, once(), RATIOS, moved)
+        else:
+            got.append(evaluation.loss_table(model, once(), RATIOS, moved))
+    for table in got:
+        np.testing.assert_allclose(table, want, atol=1e-5)
+
+
+class Whole(Net):
+    """Gives all that a loss could write to."""
+
+    def forward(self, x):
+        return self.body(x), x, self.second.weight, self.second.bias
+
+
+def test_a_loss_may_write_into_outputs_that_are_inputs_or_weights(unchanged):
+    def erasing(pruned, full, target):
+        losses = moved(pruned[0], full[0], target)
+        for tensor in (*pruned, *full):
+            tensor.zero_()
+        return losses
+
+    model, whole = Net(), Whole()
+    want = evaluation.loss_table(model, X, RATIOS, moved, batch_size=10)
+    with unchanged(whole):
+        columns = np.column_stack(list(evaluation.loss_columns(whole, X, RATIOS, erasing, batch_size=10)))
+        for got in (
+            evaluation.loss_table(whole, X, RATIOS, erasing, batch_size=10),
+            evaluation.loss_table(whole, X, RATIOS, erasing, batch_size=10, finish=lambda network: None),
+            columns,
+        ):
+            np.testing.assert_allclose(got, want, atol=1e-6)
+
+
+@pytest.mark.parametrize("finish", [None, lambda network: None])
+@pytest.mark.parametrize("name", ["first.weight", "second.weight", "second.bias"])
+def test_a_model_that_changes_between_columns_is_refused(name, finish):
+    model = Net()
+    columns = evaluation.loss_columns(model, X, RATIOS, moved, finish=finish)
+    next(columns)
+    model.get_parameter(name).data[0] += 1
+    with pytest.raises(ValueError, match="model has changed since loss_columns was called"):
+        next(columns)
+
+
+def test_gradients_may_be_asked_for_whatever_mode_the_caller_is_in():
+    class Slope(Net):
+        def forward(self, x):
+            with torch.inference_mode(False), torch.enable_grad():
+                at = x.clone().requires_grad_()
+                return torch.autograd.grad(self.body(at).square().sum(), at)[0]
+
+    model = Slope()
+    want = evaluation.loss_table(model, X, RATIOS, moved)
+    with torch.inference_mode():
+        got = evaluation.loss_table(model, X, RATIOS, moved)
+    np.testing.assert_array_equal(got, want)
+    assert want[:, -1].mean() > 0.05
+
+
 class Stubborn(nn.Linear):
     """Has a `__deepcopy__` that shares nothing with others."""
 
