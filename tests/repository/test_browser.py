@@ -21,6 +21,7 @@ import nbformat
 import pytest
 from nbformat.v4 import new_code_cell, new_notebook
 from PIL import Image
+from playwright.sync_api import TimeoutError
 
 ROOT = Path(__file__).parents[2]
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
@@ -421,12 +422,15 @@ def go_up(page):
 
 def choose_command(page, name):
     """Choose a command from JupyterLab's list of commands."""
-    found = page.locator(".lm-CommandPalette-input:focus")
-    for _ in range(30):  # until JupyterLab listens to keys
+    for _ in range(5):
         page.keyboard.press("Control+Shift+C")
-        page.wait_for_timeout(1000)
-        if found.count():
-            break
-    page.keyboard.type(name)
-    page.locator(".lm-CommandPalette-item.lm-mod-active").wait_for()
-    page.keyboard.press("Enter")
+        try:
+            page.locator(".lm-CommandPalette-input:focus").wait_for(timeout=15_000)
+            page.keyboard.type(name)
+            page.locator(".lm-CommandPalette-item.lm-mod-active", has_text=name).wait_for(timeout=15_000)
+        except TimeoutError:  # JupyterLab does not listen to keys yet: once more from the beginning
+            page.keyboard.press("Escape")
+        else:
+            page.keyboard.press("Enter")
+            return
+    raise AssertionError(f"{name} is not found in JupyterLab's list of commands")
