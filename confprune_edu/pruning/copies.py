@@ -131,7 +131,7 @@ def _by_keys(pieces: Iterable[Tensor], n: int) -> Tensor:
         start, stop = stop, stop + len(piece)
         bits = piece.float().view(torch.int32).long()
         bits = torch.where(bits < 0, -(2**31) - bits, bits)  # -0.0 becomes 0
-        keys[start:stop] = bits * 2**32 + torch.arange(start, stop)
+        keys[start:stop] = (bits * 2**32 + torch.arange(start, stop)).numpy()
     keys.sort()
     for start in range(0, n, CHUNK):
         places = keys[start : start + CHUNK] & (2**32 - 1)
