@@ -28,4 +28,9 @@ from confprune_edu.data.recorded import (
     polyp_orders as polyp_orders,
     tuned_losses as tuned_losses,
 )
-from confprune_edu.data.words import cmudict as cmudict, spell as spell, words5k as words5k
+from confprune_edu.data.words import (
+    cmudict as cmudict,
+    spell as spell,
+    word_usage as word_usage,
+    words5k as words5k,
+)

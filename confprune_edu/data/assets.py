@@ -13,6 +13,7 @@ ASSETS = Path(__file__).resolve().parents[1] / "assets"
 CHECKSUMS = {
     "mnist5k.npz": (833294, "94070d1b085fe6e6249704fd8c8c5a69cfda438896d706c382e582798edd0ae9"),
     "words5k.npz": (38717, "148ae2bd26eed675bd26b7c02982affd64a466bb89a6daf8f76872dfd6aefafc"),
+    "word-usage.npz": (7507, "2256d51a92dcbf3851e6859fbeb867648f18554b5ce8b7230a2cadab38752aaf"),
     "mnist-mlp.safetensors": (1066920, "53796b03eb1bca45a6147d24c7b611b8e7cb2dab44cfcd03455c22b23ffb37ed"),
     "mnist-cnn.safetensors": (431308, "8e5e73e6d2b40c8c75b97ac46364f8569db474f20c8a9f487e2c4ba8a74478c4"),
     "mnist-vit.safetensors": (282580, "07b66e3f8062b3085ce5134262c41866350eb625d335788b03be8bdd5c5fc0e5"),

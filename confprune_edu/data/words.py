@@ -46,6 +46,41 @@ def words5k() -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.str_]]:
     return spell(words), counts.astype(np.int64), words
 
 
+def word_usage() -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
+    """How frequent each word of `words5k` is in English texts, and whether it is in a census's lists of names.
+
+    Many an ordinary word is in those lists, "work" and "balloon" among them: what is in the lists *and* seldom in
+    texts is a name with hardly an exception.
+
+    Returns
+    -------
+    zipf : float64 array, shape (5000,)
+        Frequency on the Zipf scale, in hundredths: 3 is once in a million words, 4 once in a hundred thousand. 0 means
+        less than once in a hundred million, which is all that is known of a fifth of the words.
+    listed : bool array, shape (5000,)
+        It is among the last, male and female first names of the US census of 1990.
+
+    Raises
+    ------
+    FileNotFoundError, ValueError
+        The shipped file is missing or damaged, see `read_asset`.
+
+    Source: wordfreq (Robyn Speer), CC BY-SA 4.0; US Census Bureau, frequently occurring names of 1990.
+
+    >>> zipf, listed = word_usage()
+    >>> for i in np.flatnonzero(np.isin(words5k()[2], ["monkey", "balloon", "dismore"])):
+    ...     print(words5k()[2][i], zipf[i], listed[i])
+    dismore 1.21 True
+    monkey 4.07 False
+    balloon 3.9 True
+    >>> int((zipf < 2).sum()), int(listed.sum()), int((listed & (zipf < 3)).sum())
+    (2382, 2075, 1765)
+    """
+    with read_arrays("word-usage.npz") as stored:
+        zipf, listed = stored["zipf"], stored["listed"]
+    return zipf / 100, np.unpackbits(listed).astype(bool)
+
+
 def spell(words: str | Sequence[str] | NDArray[np.str_]) -> NDArray[np.int64]:
     """Words as numbers: a to z are 1 to 26, and 0 fills up to 16 letters.
 
@@ -107,3 +142,14 @@ def write_words5k(path: str | Path, out: IO[bytes]) -> None:
     """Write the first 5,000 words of `cmudict(path)`."""
     words, counts = cmudict(path)
     np.savez_compressed(out, words=words[:HELD_OUT].astype(f"U{LONGEST}"), counts=counts[:HELD_OUT].astype(np.uint8))
+
+
+def write_word_usage(out: IO[bytes]) -> None:
+    """Write what the packages wordfreq and names say of the words of `words5k`."""
+    from names import FILES
+    from wordfreq import zipf_frequency
+
+    words = words5k()[2].tolist()
+    zipf = [round(100 * zipf_frequency(word, "en", wordlist="large")) for word in words]
+    listed = {line.split()[0].lower() for path in FILES.values() for line in Path(path).read_text().splitlines()}
+    np.savez_compressed(out, zipf=np.array(zipf, np.uint16), listed=np.packbits([word in listed for word in words]))

@@ -1,8 +1,10 @@
 """The words against a rule of spelling, the dictionary against a small one by hand, and the command."""
 
 import re
+import shutil
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -115,4 +117,43 @@ def test_an_order_that_the_word_alone_decides(dictionary):
     dictionary.write_text(DICTIONARY.replace("zebra Z", "zebras Z"), encoding="utf-8")
     assert [word for word in data.cmudict(dictionary)[0].tolist() if word != "zebras"] == [
         word for word in words if word != "zebra"
+    ]
+
+
+def test_the_most_frequent_words_and_surnames_are_known_as_such():
+    zipf, listed = data.word_usage()
+    words = data.words5k()[2].tolist()
+    assert zipf.shape == listed.shape == (5000,) and zipf.dtype == np.float64 and listed.dtype == bool
+    assert ((zipf == 0) | ((zipf >= 1) & (zipf < 8))).all()
+    of = dict(zip(words, zip(zipf.tolist(), listed.tolist(), strict=True), strict=True))
+    assert of["neither"][0] > of["monkey"][0] > of["werewolf"][0] > of["vantrease"][0] == 0
+    assert [of[word][1] for word in ("fitzgerald", "vantrease", "balloon", "monkey", "werewolf")] == [1, 1, 1, 0, 0]
+
+
+def test_rare_words_and_names_are_everywhere():
+    zipf, listed = data.word_usage()
+    for values in (zipf, listed, listed & (zipf < 3)):
+        means = values.reshape(10, 500).mean(axis=1)
+        assert (np.abs(means - values.mean()) < 4 * values.std() / 500**0.5).all()
+
+
+def test_command_writes_what_word_usage_reads(tmp_path, monkeypatch, capsys):
+    """Of two small sources: the true ones are no part of what the tests need."""
+    words = data.words5k()[2].tolist()
+    names = tmp_path / "dist.all.last"
+    names.write_text("ZZYZX 0.001 90.0 1\n" + "".join(f"{word.upper():<14} 0.006 7.5 8\n" for word in words[::7]))
+    known = {word: i / 1000 for i, word in enumerate(words)}
+    look_up = {("en", "large"): lambda word: round(known[word], 2)}
+    wordfreq = SimpleNamespace(zipf_frequency=lambda word, lang, wordlist: look_up[lang, wordlist](word))
+    monkeypatch.setitem(sys.modules, "wordfreq", wordfreq)
+    monkeypatch.setitem(sys.modules, "names", SimpleNamespace(FILES={"last": str(names)}))
+    out = tmp_path / "word-usage.npz"
+    __main__.main(["word-usage", "--out", str(out)])
+    size, sha256 = out.stat().st_size, capsys.readouterr().out.split()[-1]
+    shutil.copy(assets.ASSETS / "words5k.npz", tmp_path)
+    monkeypatch.setattr(assets, "ASSETS", tmp_path)
+    monkeypatch.setitem(data.CHECKSUMS, out.name, (size, sha256))
+    zipf, listed = data.word_usage()
+    assert zipf.tolist() == [round(known[word], 2) for word in words] and listed.nonzero()[0].tolist() == [
+        *range(0, 5000, 7)
     ]

@@ -124,7 +124,7 @@ def test_the_licence_is_that_of_every_file_that_ships():
     assets = (ROOT / "confprune_edu" / "assets" / "README.md").read_text(encoding="utf-8")
     named = {f"{name.replace(' ', '-')}-{version}" for name, version in re.findall(r"(CC BY(?:-SA)?) (\d\.\d)", assets)}
     named |= set(re.findall("BSD-2-Clause", assets))
-    assert set(PROJECT["license"].split(" AND ")) == {"MIT", *named} and len(named) == 3
+    assert set(PROJECT["license"].split(" AND ")) == {"MIT", *named} and len(named) == 4
     assert all((ROOT / name).is_file() for name in PROJECT["license-files"])
     citation = yaml.safe_load((ROOT / "CITATION.cff").read_text(encoding="utf-8"))
     assert citation["license"] == PROJECT["license"].split(" AND ")
