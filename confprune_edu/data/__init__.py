@@ -11,6 +11,7 @@ from confprune_edu.data.digits import (
 )
 from confprune_edu.data.phantom import phantom_polyps as phantom_polyps
 from confprune_edu.data.polyps import PolypFrames as PolypFrames, polypgen as polypgen
+from confprune_edu.data.quality import POLYP_SHIFTS as POLYP_SHIFTS, degraded as degraded
 from confprune_edu.data.recorded import (
     CLASSIFIER_FAMILIES as CLASSIFIER_FAMILIES,
     CLASSIFIER_LOSSES as CLASSIFIER_LOSSES,
@@ -20,12 +21,14 @@ from confprune_edu.data.recorded import (
     POLYP_FAMILIES as POLYP_FAMILIES,
     POLYP_LOSSES as POLYP_LOSSES,
     POLYP_ORDERS as POLYP_ORDERS,
+    POLYP_SHIFT_LOSSES as POLYP_SHIFT_LOSSES,
     TUNED as TUNED,
     classifier_losses as classifier_losses,
     mnist_losses as mnist_losses,
     polyp_channels as polyp_channels,
     polyp_losses as polyp_losses,
     polyp_orders as polyp_orders,
+    polyp_shifts as polyp_shifts,
     tuned_losses as tuned_losses,
 )
 from confprune_edu.data.words import (

@@ -31,6 +31,7 @@ CHECKSUMS = {
     "polyp-losses.npz": (508892, "6c8e6ea5c25d49ceb2019d7ac64dc6d8d03784b68bca3cda83f61e7850a8d866"),
     "polyp-orders.npz": (11941, "5bf99b1e1726bb4dc9d5c5cd9b2e5539c71ee1bcdf30a939e42e25900e5ed4db"),
     "polyp-channels.npz": (3032, "a4f3a5056e31ac67cb0fc8c69f8f31aeb9987f41248a8778367db014b5074825"),
+    "polyp-shifts.npz": (49801, "3078a52415343f0b7f4990cc49dbd2f747b10b91eacb038923531e684106a2ee"),
 }
 
 

@@ -7,6 +7,7 @@ from numpy.typing import NDArray
 
 from confprune_edu import _checks
 from confprune_edu.data.assets import read_arrays
+from confprune_edu.data.quality import POLYP_SHIFTS
 
 _ORDERS = ("magnitude", "layerwise", "lamp", "fisher", "snip", "random")
 
@@ -231,15 +232,64 @@ def polyp_channels(finish: str = "trained") -> PolypLosses:
     return _of_few_frames("polyp-channels.npz", finish)
 
 
+POLYP_SHIFT_LOSSES = ("one_minus_dice", "one_minus_dice_to_full", "dice_degradation")
+
+
+def polyp_shifts(shift: str, strength: float = 0, loss: str = "one_minus_dice") -> PolypLosses:
+    """Losses of the shipped UNet, pruned by magnitude, on the frames of `polyp_orders` after they were made worse.
+
+    Parameters
+    ----------
+    shift : str
+        "out of focus", "dark" or "compression", see `degraded`.
+    strength : float
+        0, the frames as they are, or one of `POLYP_SHIFTS[shift]`.
+    loss : str
+        One of `POLYP_SHIFT_LOSSES`, as in `polyp_losses`. The true masks stay; the full network sees the worse frame,
+        too.
+
+    Returns
+    -------
+    PolypLosses
+
+    Raises
+    ------
+    FileNotFoundError, ValueError
+        Another shift, strength or loss; a shipped file is missing or damaged, see `read_asset`.
+
+    >>> polyp_shifts("dark", 0.8).losses.shape, polyp_shifts("dark").ratios.tolist()
+    ((207, 6), [0.0, 0.2, 0.3, 0.4, 0.5, 0.6])
+    >>> [round(float(polyp_shifts("out of focus", s).losses[:, 0].mean()), 2) for s in (0, 2, 6)]   # not pruned
+    [0.27, 0.44, 0.89]
+    """
+    _checks.choice(shift, "shift", tuple(POLYP_SHIFTS))
+    if strength not in (0, *POLYP_SHIFTS[shift]):
+        raise ValueError(f"strength of {shift!r} must be 0 or one of {POLYP_SHIFTS[shift]}, got {strength!r}")
+    _checks.choice(loss, "loss", POLYP_SHIFT_LOSSES)
+    frames = polyp_losses(loss)
+    with read_arrays("polyp-shifts.npz") as stored:
+        rows, ratios = stored["rows"], stored["ratios"]
+        if strength:
+            losses = stored[f"{shift}/{strength:g}/{loss}"].astype(np.float64)
+        else:
+            losses = frames.losses[np.ix_(rows, np.searchsorted(frames.ratios, ratios - 1e-9))]
+    return _part(frames, rows, losses, ratios)
+
+
 def _of_few_frames(file: str, table: str) -> PolypLosses:
-    frames = polyp_losses("dice_degradation")
     with read_arrays(file) as stored:
-        rows, zeros = stored["rows"], f"{table}/zeros"
-        return PolypLosses(
-            losses=stored[table].astype(np.float64),
-            ratios=stored[f"{table}/ratios"],
-            centre=frames.centre[rows],
-            group=frames.group[rows],
-            names=tuple(frames.names[i] for i in rows),
-            zeros=stored[zeros].astype(np.float64) if zeros in stored else None,
+        zeros = f"{table}/zeros"
+        return _part(
+            polyp_losses("dice_degradation"),
+            stored["rows"],
+            stored[table].astype(np.float64),
+            stored[f"{table}/ratios"],
+            stored[zeros].astype(np.float64) if zeros in stored else None,
         )
+
+
+def _part(
+    frames: PolypLosses, rows: np.ndarray, losses: np.ndarray, ratios: np.ndarray, zeros: np.ndarray | None = None
+) -> PolypLosses:
+    names = tuple(frames.names[i] for i in rows)
+    return PolypLosses(losses, ratios, frames.centre[rows], frames.group[rows], names, zeros)

@@ -217,6 +217,24 @@ def _polyp_channels(options):
     return stored
 
 
+SHIFT_RATIOS = np.array([0, 0.2, 0.3, 0.4, 0.5, 0.6])  # of the recorded shifts of quality
+
+
+def _polyp_shifts(options):
+    """The arrays of polyp-shifts.npz: SHIFT/STRENGTH/LOSS float16 (n, m), `ratios` (m,), `rows` of `_few_frames`."""
+    model, _, (images, masks), rows = _few_frames(options)
+    networks = list(pruning.family(model, SHIFT_RATIOS))
+    stored = {"rows": rows.astype(np.int16), "ratios": SHIFT_RATIOS}
+    for shift, strengths in data.POLYP_SHIFTS.items():
+        for strength in strengths:
+            seen = data.degraded(images, shift, strength)
+            full, *pruned = (_logits(network, seen) for network in networks)
+            for loss in data.POLYP_SHIFT_LOSSES:
+                table = torch.stack([_polyp_loss(loss)(logits, full, masks) for logits in (full, *pruned)], dim=1)
+                stored[f"{shift}/{strength:g}/{loss}"] = half_up(table.numpy())
+    return stored
+
+
 def _few_frames(options):
     """The UNet, the frames that it learned from, and few others with their masks and rows in polyp-losses.npz.
 
@@ -301,6 +319,7 @@ RECORDS: dict[str, Callable] = {
     "polyp-losses": _polyp_losses,
     "polyp-orders": _polyp_orders,
     "polyp-channels": _polyp_channels,
+    "polyp-shifts": _polyp_shifts,
 }
 
 

@@ -119,6 +119,7 @@ def install(name, out, printed, monkeypatch):
 def test_commands_train_record_and_write_what_the_package_reads(tmp_path, monkeypatch, capsys):
     monkeypatch.setenv("CONFPRUNE_CACHE", str(tmp_path / "cache"))
     monkeypatch.setattr(__main__, "POLYP_RATIOS", np.array([0.0, 0.5]))
+    monkeypatch.setattr(__main__, "SHIFT_RATIOS", np.array([0.0, 0.5]))
     root, name = small_polypgen(tmp_path), "polyp-unet.safetensors"
     arguments = ["--data-root", str(root), "--out"]
     __main__.main(["train", "polyp-unet", "--epochs", "1", *arguments, str(tmp_path / name)])
@@ -133,6 +134,11 @@ def test_commands_train_record_and_write_what_the_package_reads(tmp_path, monkey
     assert recorded.names == unseen.names and recorded.centre.tolist() == unseen.centre.tolist()
     assert recorded.losses.shape == (len(unseen), 2) and recorded.ratios.tolist() == [0, 0.5]
     assert data.polyp_losses("one_minus_dice_to_full").losses[:, 0].max() == 0
+    __main__.main(["record", "polyp-shifts", *arguments, str(tmp_path / "polyp-shifts.npz")])
+    install("polyp-shifts.npz", tmp_path / "polyp-shifts.npz", capsys.readouterr().out, monkeypatch)
+    home, dark = (data.polyp_shifts("dark", strength, "one_minus_dice_to_full") for strength in (0, 0.9))
+    assert home.names == dark.names and home.losses.shape == dark.losses.shape == (len(dark.names), 2)
+    assert set(dark.names) < set(unseen.names) and dark.losses[:, 0].max() == 0
 
 
 def test_recording_frames_needs_the_frames(tmp_path, capsys):
@@ -160,6 +166,60 @@ def test_recorded_losses_are_consistent():
         assert table.shape == (n, m) and table.min() >= 0 and table.max() <= 1
     dice, iou = (data.polyp_losses(loss).losses for loss in ("one_minus_dice", "one_minus_iou"))
     assert np.abs(iou - (1 - (1 - dice) / (1 + dice))).max() < 2e-3  # IoU = Dice / (2 - Dice)
+
+
+@pytest.mark.parametrize("shift", data.POLYP_SHIFTS)
+def test_worse_frames_are_what_their_dial_says(shift):
+    frames = data.phantom_polyps(4, seed=0, size=64).images
+    worse = [data.degraded(frames, shift, strength) for strength in (0, *data.POLYP_SHIFTS[shift])]
+    assert all(some.shape == frames.shape and some.dtype == torch.float32 for some in worse)
+    assert all(some.min() >= 0 and some.max() <= 1 for some in worse)
+    assert torch.equal(worse[0], frames) and worse[0].data_ptr() != frames.data_ptr()
+    away = [float((some - frames).square().mean()) for some in worse]
+    assert away == sorted(away) and away[1] > 0
+    assert torch.equal(data.degraded(frames[1:2], shift, 0.5), data.degraded(frames, shift, 0.5)[1:2])  # one by one
+
+
+def test_a_blur_spreads_one_point_as_a_bell():
+    point = torch.zeros(1, 3, 33, 33)
+    point[0, 1, 16, 16] = 1
+    spread = data.degraded(point, "out of focus", 2).double()
+    bell = torch.exp(-((torch.arange(33) - 16.0) ** 2) / 8)
+    torch.testing.assert_close(
+        spread[0, 1], torch.outer(bell, bell) / bell.sum() ** 2, rtol=0, atol=1e-4, check_dtype=False
+    )
+    assert spread[0, [0, 2]].max() == 0
+
+
+@pytest.mark.parametrize(
+    ("shift", "strength"), [("fog", 1), ("dark", 1.1), ("compression", 100), ("out of focus", -1), ("dark", np.nan)]
+)
+def test_other_frames_are_refused(shift, strength):
+    with pytest.raises(ValueError, match=r"shift must be one of|strength must be in"):
+        data.degraded(torch.zeros(1, 3, 8, 8), shift, strength)
+
+
+@pytest.mark.parametrize("other", [{"shift": "fog"}, {"strength": 3}, {"loss": "one_minus_iou"}])
+def test_unknown_shifts_are_refused(other):
+    with pytest.raises(ValueError, match=r"must be 0 or one of|must be one of"):
+        data.polyp_shifts(**{"shift": "dark", "strength": 0.4} | other)
+
+
+def test_recorded_shifts_begin_with_the_frames_as_they_are():
+    few, rows = data.polyp_orders("lamp"), {name: i for i, name in enumerate(data.polyp_losses().names)}
+    for shift, strengths in data.POLYP_SHIFTS.items():
+        for loss in data.POLYP_SHIFT_LOSSES:
+            home, record = data.polyp_shifts(shift, loss=loss), data.polyp_losses(loss)
+            assert home.names == few.names and home.ratios.tolist() == [0, 0.2, 0.3, 0.4, 0.5, 0.6]
+            columns = [0, 10, 15, 20, 25, 30]
+            known = record.losses[np.ix_([rows[name] for name in home.names], columns)]
+            np.testing.assert_array_equal(home.losses, known)
+            for strength in strengths:
+                away = data.polyp_shifts(shift, strength, loss)
+                assert away.names == few.names and away.losses.shape == home.losses.shape
+                assert away.losses.min() >= 0 and away.losses.max() <= 1
+                assert (away.losses[:, 0] == 0).all() == (loss != "one_minus_dice")
+                assert (away.losses != home.losses).any()
 
 
 @pytest.fixture(scope="module")
@@ -201,3 +261,22 @@ def test_recorded_losses_are_those_of_the_shipped_network(unseen):
         for loss, table in got.items():
             recorded = data.polyp_losses(loss, family).losses[np.ix_(rows, columns)]
             assert np.abs(recorded - table).max() < 1e-3
+
+
+@pytest.mark.long
+def test_recorded_shifts_are_those_of_the_shipped_network(unseen):
+    frames, _ = unseen
+    where, record = {name: i for i, name in enumerate(frames.names)}, data.polyp_shifts("dark", 0.8)
+    rows = np.arange(3, len(record.names), 30)
+    some = frames[[where[record.names[i]] for i in rows]]
+    for shift, strength in (("out of focus", 2), ("dark", 0.8), ("compression", 80)):
+        worse = data.degraded(some.images, shift, strength)
+        got = evaluation.loss_tables(
+            models.load("polyp-unet"),
+            (worse, some.masks),
+            [0, 0.4],
+            {"one_minus_dice": losses.one_minus_dice, "dice_degradation": losses.dice_degradation},
+            progress=False,
+        )
+        for loss, table in got.items():
+            assert np.abs(data.polyp_shifts(shift, strength, loss).losses[rows][:, [0, 3]] - table).max() < 3e-3

@@ -312,11 +312,11 @@ def test_degradation_forgets_and_two_networks_are_wrong_together(shifted):
         assert shifted[name]["disagreement"][:, 1].mean() < 0.03  # at ratio 0.5: "on hardly any input"
 
 
-def certificates(home, away, n=400, trials=200):
+def certificates(home, away, n=400, trials=200, ratios=RATIOS, alpha=ALPHA):
     """How often a certificate from home is false there, and away."""
-    splits = repeated_splits(home, RATIOS, n_calibration=n, alpha=ALPHA, delta=DELTA, trials=trials, replace=True)
-    worst = np.maximum.accumulate(away.mean(axis=0))[np.searchsorted(RATIOS, np.nan_to_num(splits.ratio))]
-    false = (worst > ALPHA) & ~np.isnan(splits.ratio)
+    splits = repeated_splits(home, ratios, n_calibration=n, alpha=alpha, delta=DELTA, trials=trials, replace=True)
+    worst = np.maximum.accumulate(away.mean(axis=0))[np.searchsorted(ratios, np.nan_to_num(splits.ratio))]
+    false = (worst > alpha) & ~np.isnan(splits.ratio)
     return ErrorRate(round(splits.any_broken * trials), trials, DELTA), ErrorRate(int(false.sum()), trials, DELTA)
 
 
@@ -326,6 +326,27 @@ def test_certificates_of_the_error_hold_at_home_and_are_false_after_a_shift(shif
         assert away.evidence < 1e-4 < home.evidence
     for name in ("blur", "contrast"):
         assert certificates(shifted["home"]["degradation"], shifted[name]["degradation"])[1].errors == 0
+
+
+@pytest.mark.parametrize("loss", data.CLASSIFIER_LOSSES)
+def test_names_are_easier_so_that_they_promise_nothing_of_the_dictionary(loss):
+    zipf, listed = data.word_usage()
+    names, (table, ratios) = listed & (zipf < 3), data.classifier_losses("words-gru", loss)
+    rule = {"n": 1000, "ratios": ratios, "alpha": 0.1}
+    at_home, of_names = certificates(table, table[names], **rule)
+    assert at_home.evidence > 1e-4 and of_names.errors == 0
+    at_home, of_dictionary = certificates(table[names], table, **rule)
+    assert at_home.evidence > 1e-4 and of_dictionary.rate > 0.9
+
+
+def test_what_makes_a_name_easy_is_its_length():
+    zipf, listed = data.word_usage()
+    names, length = listed & (zipf < 3), (data.words5k()[0] > 0).sum(axis=1)
+    error = data.classifier_losses("words-gru", "error")[0][:, 70]
+    assert length[names].mean() < length[~names].mean() - 0.5
+    short = length < 10
+    assert abs(error[names & short].mean() - error[~names & short].mean()) < 0.015
+    assert error[~names & ~short].mean() > 2 * error[short].mean()
 
 
 def eights(share, cut=np.inf):
