@@ -151,5 +151,6 @@ def write_word_usage(out: IO[bytes]) -> None:
 
     words = words5k()[2].tolist()
     zipf = [round(100 * zipf_frequency(word, "en", wordlist="large")) for word in words]
-    listed = {line.split()[0].lower() for path in FILES.values() for line in Path(path).read_text().splitlines()}
+    lines = "".join(Path(path).read_text(encoding="utf-8") for path in FILES.values()).splitlines()
+    listed = {line.split()[0].lower() for line in lines}
     np.savez_compressed(out, zipf=np.array(zipf, np.uint16), listed=np.packbits([word in listed for word in words]))

@@ -141,7 +141,8 @@ def test_command_writes_what_word_usage_reads(tmp_path, monkeypatch, capsys):
     """Of two small sources: the true ones are no part of what the tests need."""
     words = data.words5k()[2].tolist()
     names = tmp_path / "dist.all.last"
-    names.write_text("ZZYZX 0.001 90.0 1\n" + "".join(f"{word.upper():<14} 0.006 7.5 8\n" for word in words[::7]))
+    listed = "".join(f"{word.upper():<14} 0.006 7.5 8\n" for word in words[::7])
+    names.write_text(f"ZZYZX 0.001 90.0 1\n{listed}", encoding="utf-8")
     known = {word: i / 1000 for i, word in enumerate(words)}
     look_up = {("en", "large"): lambda word: round(known[word], 2)}
     wordfreq = SimpleNamespace(zipf_frequency=lambda word, lang, wordlist: look_up[lang, wordlist](word))
