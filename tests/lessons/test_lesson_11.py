@@ -349,6 +349,33 @@ def test_what_makes_a_name_easy_is_its_length():
     assert error[~names & ~short].mean() > 2 * error[short].mean()
 
 
+def of_videos(shift, strength, loss):
+    frames = data.polyp_shifts(shift, strength, loss)
+    return group_means(frames.losses, frames.group), frames.ratios
+
+
+@pytest.mark.parametrize("shift", data.POLYP_SHIFTS)
+def test_bad_frames_break_what_was_certified_of_the_truth_only(shift):
+    strengths = data.POLYP_SHIFTS[shift]
+    rule = {"n": 100, "ratios": of_videos(shift, 0, "one_minus_dice")[1]}
+    for loss, level in (("one_minus_dice", 0.4), ("one_minus_dice_to_full", 0.1), ("dice_degradation", 0.1)):
+        home, *away = (of_videos(shift, strength, loss)[0] for strength in (0, *strengths))
+        at_home, there = certificates(home, away[-1], alpha=level, **rule)
+        assert at_home.evidence > 1e-4 and (there.rate > 0.9) == (loss == "one_minus_dice")
+        risks = np.array([videos.mean(axis=0) for videos in away])
+        if loss == "one_minus_dice_to_full":
+            assert risks[:, 1].max() < level  # "stays below its alpha at every step", at ratio 0.2
+        if loss == "dice_degradation":  # "exceeds it at one, a blur of 4 pixels", at ratio 0.4
+            beyond = [strength for strength, risk in zip(strengths, risks[:, 3], strict=True) if risk > level]
+            assert beyond == ([4] if shift == "out of focus" else [])
+
+
+@pytest.mark.parametrize(("shift", "strength"), [("out of focus", 6), ("dark", 0.9)])
+def test_two_networks_that_see_nothing_agree(shift, strength):
+    assert (data.polyp_shifts(shift, strength).losses[:, 0] == 1).mean() > 0.85  # "nearly every polyp is missed"
+    assert (data.polyp_shifts(shift, strength, "one_minus_dice_to_full").losses == 0).mean() > 0.9
+
+
 def eights(share, cut=np.inf):
     """Weights of the shipped digits for this share of eights, no larger than `cut`."""
     here, there = np.full(10, 0.1), np.full(10, (1 - share) / 9)
