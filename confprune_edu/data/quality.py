@@ -29,7 +29,7 @@ def degraded(images: "Tensor", shift: str, strength: float) -> "Tensor":
         "out of focus": blurred, `strength` is the standard deviation in pixels; "dark": `strength` is the share of the
         light that is lost; "compression": stored as JPEG, `strength` is 100 - quality.
     strength : float
-        At least 0; less than 1 for "dark", at most 99 for "compression".
+        At least 0; less than 1 for "dark", less than 100 for "compression".
 
     Returns
     -------
@@ -37,8 +37,8 @@ def degraded(images: "Tensor", shift: str, strength: float) -> "Tensor":
 
     Raises
     ------
-    ValueError
-        Another shift, or a strength outside its range.
+    TypeError, ValueError
+        Another shift, or a strength that is no number or outside its range.
 
     >>> from confprune_edu.data import phantom_polyps
     >>> frames = phantom_polyps(2, seed=0, size=32).images
@@ -46,11 +46,9 @@ def degraded(images: "Tensor", shift: str, strength: float) -> "Tensor":
     [0.5, 1.0]
     """
     _checks.choice(shift, "shift", tuple(POLYP_SHIFTS))
-    most = {"out of focus": np.inf, "dark": 1, "compression": 99}[shift]
-    if not 0 <= strength <= most:
-        raise ValueError(f"strength must be in [0, {most:g}] for {shift!r}, got {strength!r}")
     if strength == 0:
         return images.clone()
+    strength = _checks.number(strength, "strength", 0, {"out of focus": np.inf, "dark": 1, "compression": 100}[shift])
     if shift == "dark":
         return (1 - strength) * images
     import torch
