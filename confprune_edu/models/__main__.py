@@ -42,7 +42,7 @@ CLASSIFIERS = {
     "mnist-mlp": (_digits, 20, torch.float32),
     "mnist-cnn": (_digits, 4, torch.float16),
     "mnist-vit": (_digits, 8, torch.float16),
-    "mnist-gru": (_digits, 5, torch.float16),
+    "mnist-gru": (_digits, 10, torch.float16),
     "words-gru": (_words, 5, torch.float16),
     "words-transformer": (_words, 12, torch.float16),
 }

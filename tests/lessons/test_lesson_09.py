@@ -186,7 +186,7 @@ def test_a_pilot_of_300_examples_finds_most_ratios():
         )
         misses[name] = guess - right
     assert misses.pop("words-gru") == pytest.approx(0.11, abs=0.01)  # a flat curve
-    assert max(map(abs, misses.values())) < 0.02
+    assert max(map(abs, misses.values())) < 0.011
 
 
 def test_long_words_break_first():
