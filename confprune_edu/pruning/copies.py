@@ -101,17 +101,17 @@ def global_order(model: nn.Module, scores: Mapping[str, Tensor] | None, weights:
     [1, 0, 2]
     """
     given = dict(some(model, weights)) if scores is None else checked_scores(model, scores, weights)
+    of = torch.abs if scores is None else torch.detach
 
     def pieces() -> Iterator[Tensor]:  # all magnitudes together are as large as the model
         for score in given.values():
             for piece in score.detach().flatten().split(CHUNK):
-                yield (piece.abs() if scores is None else piece).cpu()
+                piece = of(piece).cpu()
+                if piece.isnan().any():
+                    raise ValueError("scores must not be NaN (are there NaN weights in the model?)")
+                yield piece
 
-    dtypes = set()
-    for piece in pieces():
-        dtypes.add(piece.dtype)
-        if piece.isnan().any():
-            raise ValueError("scores must not be NaN (are there NaN weights in the model?)")
+    dtypes = {of(score.new_empty(0)).dtype for score in given.values()}
     n = sum(score.numel() for score in given.values())
     if n < 2**31 and dtypes.issubset(SINGLE):
         return _by_keys(pieces(), n)
