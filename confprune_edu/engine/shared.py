@@ -65,8 +65,10 @@ class Family:
         self.parts = own + [part for _, part, _ in self.common]
         self.template = pruning.twin(full, self.parts)  # of all networks; never called
         self.starts = np.cumsum([0, *(weight.numel() for weight in self.weights[:-1])])
-        self.steps = _steps(order, grid, self.starts)
-        self.places = [_places(weight) for weight in self.weights]
+        self.axes = [sorted(range(weight.ndim), key=weight.stride, reverse=True) for weight in self.weights]
+        if not all(w.permute(axes).is_contiguous() for w, axes in zip(self.weights, self.axes, strict=True)):
+            raise CannotShare("weights with gaps in memory")
+        self.steps = _steps(order, grid, self.starts, self.weights)
         self.starts_full = not any(map(len, self.steps[0]))  # nothing is pruned at the first ratio
         self.networks: dict[int, nn.Module] = {}
         self.reached = -1  # the place in the grid at which the weights are
@@ -135,7 +137,7 @@ class Family:
         """Update the outputs of the linear layer `name`, the first one that is called, from ratio to ratio."""
         layer: Any = self.template.get_submodule(name)
         k = next((k for k, weight in enumerate(self.weights) if weight is layer.weight), None)
-        if k is None:  # another parameter of the layer is pruned, from which its weight is computed
+        if k is None or not layer.weight.is_contiguous():  # a weight that is computed from another one has no k
             return
         steps = [step[k] for step in self.steps]
         self.begins, self.first = name, FirstLayer(layer, self.dense[k], steps, int(self.starts[k]))
@@ -174,17 +176,17 @@ class Family:
     def _move_to(self, j: int) -> None:
         """Make the weights those of ratio j."""
         for i in (*range(self.reached, j, -1), *range(self.reached + 1, j + 1)):
-            for weight, dense, places, start, step in zip(
-                self.weights, self.dense, self.places, self.starts, self.steps[i], strict=True
+            for weight, dense, axes, start, step in zip(
+                self.weights, self.dense, self.axes, self.starts, self.steps[i], strict=True
             ):
-                memory = weight.as_strided((_span(weight),), (1,))
+                memory = weight.permute(axes).view(-1)
+                before = dense.permute(axes).flatten() if i > j else None
                 for gone in step.split(CHUNK):
                     at = (gone - start).long().to(weight.device)
-                    where = at if places is None else at // len(places) * weight.stride(0) + places[at % len(places)]
-                    if i > j:
-                        memory.index_copy_(0, where, dense.flatten()[at])
+                    if before is not None:
+                        memory.index_copy_(0, at, before[at])
                     else:
-                        memory.index_fill_(0, where, 0)
+                        memory.index_fill_(0, at, 0)
         self.reached = j
 
 
@@ -245,22 +247,12 @@ def _bits(weight: Tensor) -> Any:
     return bits.numpy() if bits.device.type == "cpu" else bits
 
 
-def _places(weight: Tensor) -> Tensor | None:
-    """Where in memory the entries of `weight[0]` lie, in their order; None if all of the weight lies in order."""
-    if weight.is_contiguous():
-        return None
-    return torch.arange(_span(weight), device=weight.device).as_strided(weight.shape[1:], weight.stride()[1:]).flatten()
+def _steps(
+    order: Tensor, grid: NDArray[np.float64], starts: NDArray[np.int64], weights: list[Any]
+) -> list[list[Tensor]]:
+    """For each ratio the places, in each weight, that are pruned there and not at the ratio before, sorted in place.
 
-
-def _span(weight: Tensor) -> int:
-    """How many entries the memory has from the first of a weight to its last: more than its own in a slice."""
-    return 1 + sum((size - 1) * stride for size, stride in zip(weight.shape, weight.stride(), strict=True))
-
-
-def _steps(order: Tensor, grid: NDArray[np.float64], starts: NDArray[np.int64]) -> list[list[Tensor]]:
-    """For each ratio the positions, in each weight, that are pruned there and not at the ratio before, sorted in place.
-
-    They are parts of `order`, and take no memory of their own.
+    They are parts of `order`, and take no memory of their own where a weight lies row by row in memory.
     """
     positions, steps, before = order.numpy(), [], 0
     for ratio in grid.tolist():
@@ -268,6 +260,23 @@ def _steps(order: Tensor, grid: NDArray[np.float64], starts: NDArray[np.int64]) 
         gone = positions[before:zeros]
         gone.sort()
         parts = np.split(gone, np.searchsorted(gone, starts[1:].astype(gone.dtype)))
-        steps.append([torch.from_numpy(part) for part in parts])
+        placed = map(_placed, parts, starts.tolist(), weights)
+        steps.append([torch.from_numpy(part) for part in placed])
         before = zeros
     return steps
+
+
+def _placed(gone: NDArray[Any], start: int, weight: Tensor) -> NDArray[Any]:
+    """Positions in a weight, counted from `start`, by its place in memory: to compute them for each batch takes longer.
+
+    Positions count row by row, so that most weights have them as they are.
+    """
+    if weight.is_contiguous():
+        return gone
+    places = np.empty_like(gone)
+    for begin in range(0, len(gone), CHUNK):
+        some = slice(begin, begin + CHUNK)
+        at = np.unravel_index(gone[some] - start, tuple(weight.shape))
+        places[some] = start + sum(i * stride for i, stride in zip(at, weight.stride(), strict=True))
+    places.sort()
+    return places

@@ -209,6 +209,16 @@ def test_positions_of_more_weights_than_four_bytes_count_are_left_as_they_are():
         assert all(map(torch.equal, family.at(j).parameters(), wanted.parameters()))
 
 
+def test_convolutions_of_another_format_may_be_asked_for_in_any_order():
+    model = nn.Sequential(nn.Conv2d(3, 8, 3), nn.Conv2d(8, 1, 1), nn.Conv2d(1, 4, (2, 3)))
+    full = pruning.twin(model).to(memory_format=torch.channels_last)
+    assert not full[0].weight.is_contiguous()
+    family = shared.Family(model, FINE, pruning.global_order(model, None), full=full)
+    for j in (3, 1, 50, 20, 99, 0):
+        wanted = pruning.prune(model, FINE[j])
+        assert all(map(torch.equal, family.at(j).parameters(), wanted.parameters()))
+
+
 def test_a_weight_that_is_infinite_may_go():
     model, data = nn.Sequential(nn.Linear(20, 30), nn.ReLU(), nn.Linear(30, 4)), torch.randn(20, 20)
     model[0].weight.data[0, :3] = torch.inf
