@@ -29,6 +29,7 @@ WRAPPERS = {staticmethod: "__func__", classmethod: "__func__", property: "fget",
 PLACES = {"site-packages", "dist-packages"}
 ROOTS = ("<frozen", *(f"{folder}{os.sep}" for folder in (sysconfig.get_path("stdlib"), Path(__file__).parent)))
 MAKERS = ("builtins", "types")  # what `exec` and `types.new_class` make says that it is of these modules
+ANNOTATIONS = ("__annotate__", "__annotate_func__")  # what types a class names: since Python 3.14 by a function
 HEAP = 1 << 9  # the flag of classes that are made while Python runs
 
 
@@ -175,7 +176,8 @@ def _class(kind: type) -> tuple[str, dict[str, Any]]:
     for name, value in vars(kind).items():
         wrapped = next((getattr(value, inner) for sort, inner in WRAPPERS.items() if isinstance(value, sort)), value)
         ours = not name.startswith("__") and name != "_abc_impl" and not isinstance(value, MemberDescriptorType)
-        if ours or callable(wrapped) or isinstance(wrapped, functools.partialmethod):
+        runs = (callable(wrapped) or isinstance(wrapped, functools.partialmethod)) and name not in ANNOTATIONS
+        if ours or runs:
             inside[name] = wrapped
     return text, inside
 
