@@ -15,7 +15,7 @@ def network():
 
 def test_an_exported_program_is_the_same_function():
     model, inputs = network(), torch.randn(40, 6)
-    program = torch.export.export(model, (inputs,), dynamic_shapes=({0: torch.export.Dim("batch")},))
+    program = torch.export.export(model, (inputs,), dynamic_shapes=({0: torch.export.Dim("batch")},), strict=False)
     found = same_function(model, program.module(), (inputs, torch.zeros(40)), batch_size=16)
     assert found.examples == 40 and found.largest < 1e-5 and found.changed == 0
 
